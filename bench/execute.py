@@ -28,6 +28,7 @@ from bench.cells import Cell
 from bench.datasets import Dataset
 from bench.store import Store
 from corel._device import resolve_device
+from corel._memory import reuse_freed_memory
 from corel.checkpoint import write_atomically
 
 
@@ -103,7 +104,7 @@ def run_task(task: Task) -> Outcome:
     try:
         if methods.source_digest(cell.method.name) != cell.method.source:
             raise RuntimeError("the method's file has changed since the run was started")
-        with _threads(task.threads):
+        with _threads(task.threads), reuse_freed_memory():
             chosen = protocol.draw(
                 task.train_labels.open(),
                 cell.class_index,

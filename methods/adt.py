@@ -71,31 +71,33 @@ def source_pixels(side: int) -> Tensor:
     )
 
 
-def transformed_inputs(images: Tensor, source: Tensor, downsample: int = 1) -> Tensor:
-    """What the network sees of images under transformations.
+def reduced(images: Tensor, side: int) -> Tensor:
+    """Images whose squares of ``side`` × ``side`` pixels are averaged: (b, 3, h, w) uint8 → (b, 3, h/side, w/side).
 
-    Squares are averaged before the transformation: it takes squares to squares.
+    The result is float32 in [0, 255], or the images themselves if ``side`` is 1. It comes before the transformation,
+    once for all 72: each takes squares to squares.
+    """
+    return functional.avg_pool2d(images.float(), side) if side > 1 else images
+
+
+def transformed_inputs(pixels: Tensor, source: Tensor) -> Tensor:
+    """What the network sees of images under transformations.
 
     Parameters
     ----------
-    images
-        (b, 3, h, w) uint8.
+    pixels
+        (b, 3, h, w) in [0, 255], uint8 or float32.
     source
-        (b or 1, h · w / downsample²) rows of :func:`source_pixels`, on the images' device: one for each image, or one
-        for all.
-    downsample
-        Side of the squares that become one pixel.
+        (b or 1, h · w) rows of :func:`source_pixels`, on the images' device: one for each image, or one for all.
 
     Returns
     -------
     torch.Tensor
-        (b, 3, h / downsample, w / downsample) float32 in [−1, 1], channels last in memory.
+        (b, 3, h, w) float32 in [−1, 1], channels last in memory.
     """
-    pixels = images.float() * (2 / 255) - 1
-    if downsample > 1:
-        pixels = functional.avg_pool2d(pixels, downsample)
-    index = source[:, None, :].expand(len(pixels), pixels.shape[1], -1)
-    return pixels.flatten(2).gather(2, index).reshape(pixels.shape).contiguous(memory_format=torch.channels_last)
+    scaled = pixels.float() * (2 / 255) - 1
+    index = source[:, None, :].expand(len(scaled), scaled.shape[1], -1)
+    return scaled.flatten(2).gather(2, index).reshape(scaled.shape).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -187,18 +189,19 @@ class ADT(OneClassMethod):
         """
         settings = self.settings
         images = torch.from_numpy(np.ascontiguousarray(check_images(features)))
+        pixels = reduced(images, settings.downsample)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             net = WideResNet(len(TRANSFORMATIONS), depth=settings.depth, width=settings.width)
         self._net = net.to(self.device).to(memory_format=torch.channels_last)
         self._source = source_pixels(images.shape[-1] // settings.downsample)
         # Keras adds l2 · w² to the loss, whose gradient is 2 · l2 · w; its Adam has an epsilon of 1e-7.
-        optimizer = torch.optim.Adam(net.parameters(), lr=settings.lr, weight_decay=2 * settings.l2, eps=1e-7)
+        optimizer = torch.optim.Adam(net.parameters(), lr=settings.lr, weight_decay=2 * settings.l2, eps=1e-7, fused=True)
 
         def loss(samples: Tensor) -> Tensor:
             image, transformation = samples // len(TRANSFORMATIONS), samples % len(TRANSFORMATIONS)
-            batch, source = images[image].to(self.device), self._source[transformation].to(self.device)
-            logits = net(transformed_inputs(batch, source, settings.downsample))
+            batch, source = pixels[image].to(self.device), self._source[transformation].to(self.device)
+            logits = net(transformed_inputs(batch, source))
             return functional.cross_entropy(logits, transformation.to(self.device))
 
         train_epochs(
@@ -249,15 +252,19 @@ class ADT(OneClassMethod):
         # On the CPU a batch should fit into the cache; on a GPU it should fill it.
         size = 24 * settings.downsample**2 if on_cpu else 2048
 
-        def logits(batch: tuple[int, Tensor]) -> Tensor:
-            start, source = batch
-            chunk = torch.from_numpy(images[start : start + size]).to(self.device)
+        chunks = [
+            reduced(torch.from_numpy(np.ascontiguousarray(images[start : start + size])), settings.downsample)
+            for start in range(0, len(images), size)
+        ]
+
+        def logits(chunk: Tensor, source: Tensor) -> Tensor:
+            inputs = transformed_inputs(chunk.to(self.device), source)
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
-                return net(transformed_inputs(chunk, source[None], settings.downsample)).double()
+                return net(inputs).double()
 
         with _each_on_one_thread(on_cpu) as apply:
             for source in tqdm(self._source, f"{self.name} {task}", disable=not self.progress, leave=False):
-                batches = apply(logits, [(start, source.to(self.device)) for start in range(0, len(images), size)])
+                batches = apply(logits, chunks, itertools.repeat(source[None].to(self.device)))
                 yield torch.cat(list(batches)).log_softmax(dim=1).cpu().numpy()
 
 

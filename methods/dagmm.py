@@ -108,7 +108,7 @@ class DAGMM(OneClassMethod):
     name = "dagmm"
     profiles: ClassVar = {
         "paper": DAGMMSettings(),
-        "quick": DAGMMSettings(filters=(16, 32, 64), epochs=20, batch_size=32),
+        "quick": DAGMMSettings(filters=(16, 32, 64), epochs=10, batch_size=32),
     }
 
     def fit(self, features: np.ndarray) -> Self:
@@ -119,7 +119,7 @@ class DAGMM(OneClassMethod):
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             self._net = DAGMMNet(settings).to(self.device)
-        optimizer = torch.optim.Adam(self._net.parameters(), lr=settings.lr, eps=1e-7)
+        optimizer = torch.optim.Adam(self._net.parameters(), lr=settings.lr, eps=1e-7, fused=True)
 
         def loss(batch: Tensor) -> Tensor:
             x = images[batch.to(self.device)]

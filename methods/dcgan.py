@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods._norm import DebiasedBatchNorm1d, DebiasedBatchNorm2d
+
 #: Images scored at a time: always the same, for sums may round differently in other batches.
 BATCH = 500
 
@@ -48,21 +50,6 @@ class UpConv(nn.ConvTranspose2d):
         return super().forward(x)[..., :-1, :-1]
 
 
-class SampleNorm(nn.BatchNorm1d):
-    """Batch normalisation of features that takes a batch of one sample too, as Keras's does: it gives the bias."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, n) → (b, n)."""
-        if self.training and len(x) == 1:
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            with torch.no_grad():
-                self.running_mean.lerp_(x[0], self.momentum or 0.0)
-                self.running_var.mul_(1 - (self.momentum or 0.0))
-            return 0 * x + self.bias
-        return super().forward(x)
-
-
 # Keras's momentum of 0.99 is what is kept of the running average; torch's is what is taken from the batch.
 _EPS, _MOMENTUM = 1e-3, 0.01
 
@@ -74,7 +61,7 @@ class Encoder(nn.Sequential):
         layers: list[nn.Module] = []
         before = 3
         for after in filters:
-            layers += [DownConv(before, after), nn.BatchNorm2d(after, _EPS, _MOMENTUM), nn.ReLU()]
+            layers += [DownConv(before, after), DebiasedBatchNorm2d(after, _EPS, _MOMENTUM), nn.ReLU()]
             before = after
         side = 32 >> len(filters)
         layers += [nn.Flatten(), nn.Linear(filters[-1] * side * side, representation)]
@@ -90,13 +77,13 @@ class Decoder(nn.Sequential):
         flat = filters[-1] * side * side
         layers: list[nn.Module] = [
             nn.Linear(representation, flat),
-            SampleNorm(flat, _EPS, _MOMENTUM),
+            DebiasedBatchNorm1d(flat, _EPS, _MOMENTUM),
             nn.ReLU(),
             nn.Unflatten(1, (filters[-1], side, side)),
         ]
         before = filters[-1]
         for after in list(filters)[-2::-1]:
-            layers += [UpConv(before, after), nn.BatchNorm2d(after, _EPS, _MOMENTUM), nn.ReLU()]
+            layers += [UpConv(before, after), DebiasedBatchNorm2d(after, _EPS, _MOMENTUM), nn.ReLU()]
             before = after
         super().__init__(*layers, UpConv(before, 3), nn.Tanh())
         self.apply(initialise)

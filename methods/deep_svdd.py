@@ -282,7 +282,7 @@ class DeepSVDD(OneClassMethod):
         return contrast_normalise(torch.from_numpy(np.array(images)).to(self.device).float())
 
     def _optimizer(self, net: nn.Module, lr: float) -> torch.optim.Optimizer:
-        return torch.optim.Adam(net.parameters(), lr=lr, weight_decay=self.settings.weight_decay)
+        return torch.optim.Adam(net.parameters(), lr=lr, weight_decay=self.settings.weight_decay, fused=True)
 
 
 def _chunks(images: np.ndarray, size: int = 256) -> Iterator[np.ndarray]:

@@ -63,7 +63,7 @@ class DSEBM(OneClassMethod):
     name = "dsebm"
     profiles: ClassVar = {
         "paper": DSEBMSettings(),
-        "quick": DSEBMSettings(representation=64, filters=(8, 16, 32), epochs=20, batch_size=32),
+        "quick": DSEBMSettings(representation=64, filters=(8, 16, 32), epochs=15, batch_size=32),
     }
 
     def fit(self, features: np.ndarray) -> Self:
@@ -74,7 +74,7 @@ class DSEBM(OneClassMethod):
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             self._net = EnergyNet(settings.representation, settings.filters).to(self.device)
-        optimizer = torch.optim.Adam(self._net.parameters(), lr=settings.lr, eps=1e-7)
+        optimizer = torch.optim.Adam(self._net.parameters(), lr=settings.lr, eps=1e-7, fused=True)
 
         def loss(batch: Tensor) -> Tensor:
             x = images[batch.to(self.device)]

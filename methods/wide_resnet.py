@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from methods._norm import DebiasedBatchNorm2d
 from methods._winograd import WinogradConv2d
+
+# The reference's batch normalisation; it keeps 0.9 of the running average from a batch to the next.
+_EPS, _MOMENTUM = 1e-5, 0.1
 
 
 class Conv2dSame(nn.Conv2d):
@@ -43,9 +47,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.norm1 = DebiasedBatchNorm2d(in_channels, _EPS, _MOMENTUM)
         self.conv1 = Conv2dSame(in_channels, out_channels, 3, stride)
-        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.norm2 = DebiasedBatchNorm2d(out_channels, _EPS, _MOMENTUM)
         self.conv2 = Conv2dSame(out_channels, out_channels, 3)
         self.shortcut = None if in_channels == out_channels else Conv2dSame(in_channels, out_channels, 1, stride)
 
@@ -92,7 +96,7 @@ class WideResNet(nn.Module):
                 blocks.append(ResidualBlock(channels, out_channels, stride=2 if group > 0 and index == 0 else 1))
                 channels = out_channels
         self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = DebiasedBatchNorm2d(channels, _EPS, _MOMENTUM)
         self.head = nn.Linear(channels, classes)
         nn.init.uniform_(self.head.weight, -1 / math.sqrt(channels), 1 / math.sqrt(channels))
         nn.init.zeros_(self.head.bias)

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 import methods
 from methods import _epochs, adt
-from methods.adt import ADT, TRANSFORMATIONS, ADTSettings, source_pixels, transformed_inputs
+from methods.adt import ADT, TRANSFORMATIONS, ADTSettings, reduced, source_pixels, transformed_inputs
 from methods.base import NonFiniteLossError
 from methods.dirichlet import fit_dirichlet
 
@@ -84,7 +84,7 @@ def test_downsampling_commutes_with_the_transformations(downsample: int) -> None
     for large_source, small_source in zip(source_pixels(32), source_pixels(32 // downsample), strict=True):
         expected = torch.nn.functional.avg_pool2d(transformed_inputs(images, large_source[None]), downsample)
         torch.testing.assert_close(
-            transformed_inputs(images, small_source[None], downsample), expected, atol=1e-6, rtol=0
+            transformed_inputs(reduced(images, downsample), small_source[None]), expected, atol=1e-6, rtol=0
         )
 
 
@@ -94,7 +94,7 @@ def test_scores_from_first_principles() -> None:
 
     @torch.inference_mode()
     def log_probabilities(images: np.ndarray, source: torch.Tensor) -> np.ndarray:
-        inputs = transformed_inputs(torch.from_numpy(images), source[None], 4)
+        inputs = transformed_inputs(reduced(torch.from_numpy(images), 4), source[None])
         return log_softmax(method._net(inputs).numpy().astype(np.float64), axis=1)
 
     dirichlet, softmax = np.zeros(5), np.zeros(5)

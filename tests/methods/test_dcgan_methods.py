@@ -15,6 +15,7 @@ from torch import nn
 
 import methods
 from methods import _epochs, dcgan
+from methods._norm import DebiasedBatchNorm1d, DebiasedBatchNorm2d
 from methods.dagmm import DAGMM, DAGMMNet, DAGMMSettings, Mixture
 from methods.dsebm import DSEBM, DSEBMSettings, EnergyNet
 from methods.ocsvm_cae import GRID_GAMMA, GRID_NU, OCSVMCAE, OCSVMCAESettings
@@ -100,11 +101,31 @@ def test_images_are_scaled_to_one():
 
 
 def test_normalisation_of_one_sample():
-    layer = dcgan.SampleNorm(3)
+    layer = DebiasedBatchNorm1d(3, 1e-3, 0.01)
     assert layer(torch.randn(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
-    two = dcgan.SampleNorm(3)
-    x = torch.randn(4, 3)
-    torch.testing.assert_close(two(x), nn.BatchNorm1d(3)(x))
+    two, x = DebiasedBatchNorm1d(3, 1e-3, 0.01), torch.randn(4, 3)
+    torch.testing.assert_close(two(x), nn.BatchNorm1d(3, eps=1e-3)(x))
+
+
+def test_running_averages_forget_their_initial_values():
+    layer = DebiasedBatchNorm2d(2, 1e-3, 0.01)
+    batches = [3 + 2 * torch.randn(5, 2, 4, 4, generator=torch.manual_seed(i)) for i in range(7)]
+    for i, x in enumerate(batches):
+        if i == 3:  # a checkpoint between two batches changes nothing
+            again = DebiasedBatchNorm2d(2, 1e-3, 0.01)
+            again.load_state_dict(layer.state_dict())
+            layer = again
+        layer(x)
+    weights = np.array([0.01 * 0.99 ** (6 - i) for i in range(7)]) / (1 - 0.99**7)
+    assert weights.sum() == pytest.approx(1)
+    mean = sum(w * x.mean((0, 2, 3)) for w, x in zip(weights, batches, strict=True))
+    var = sum(w * x.var((0, 2, 3)) for w, x in zip(weights, batches, strict=True))
+    torch.testing.assert_close(layer.running_mean, mean.float())
+    torch.testing.assert_close(layer.running_var, var.float())
+    layer.eval()
+    x = batches[0]
+    expected = (x - mean.view(2, 1, 1)) / torch.sqrt(var.view(2, 1, 1) + 1e-3)
+    torch.testing.assert_close(layer(x), expected.float())
 
 
 @pytest.mark.parametrize("name", SMALL)
