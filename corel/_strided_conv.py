@@ -1,8 +1,8 @@
 """Convolutions of stride 2 on the CPU as matrix products, for the training of the autoencoder.
 
 PyTorch's own gradients of these convolutions, and its transposed convolutions, reach about half of the processor's
-speed in matrix products, although they need no more arithmetic. Every 3×3 window of a channels-last image is three runs of consecutive numbers, so that
-copying the windows into the rows of a matrix is cheap.
+speed in matrix products, although they need no more arithmetic. Every 3×3 window of a channels-last image is three
+runs of consecutive numbers, so that copying the windows into the rows of a matrix is cheap.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def forward(layers: nn.Sequential, x: Tensor) -> Tensor:
 
 def _is_fast(layer: nn.Module, x: Tensor) -> bool:
     return (
-        type(layer) in _fast
+        isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+        and type(layer) in _fast
         and x.device.type == "cpu"
         and (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == ((3, 3), (2, 2), (1, 1), (1, 1))
         and layer.groups == 1
@@ -63,9 +64,7 @@ def _windows(x: Tensor) -> Tensor:
     padded = x.new_zeros(batch, height + 1, width + 1, channels)
     padded[:, 1:, 1:] = x.permute(0, 2, 3, 1)
     image, row, pixel, _ = padded.stride()
-    windows = padded.as_strided(
-        (batch, height // 2, width // 2, 3, 3 * channels), (image, 2 * row, 2 * pixel, row, 1)
-    )
+    windows = padded.as_strided((batch, height // 2, width // 2, 3, 3 * channels), (image, 2 * row, 2 * pixel, row, 1))
     return windows.reshape(-1, 9 * channels)
 
 

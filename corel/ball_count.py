@@ -50,6 +50,12 @@ class BallCount(OutlierMixin, BaseEstimator):
     array([2., 1., 0.])
     """
 
+    stored_: np.ndarray | Tensor
+    n_features_in_: int
+    offset_: float
+    _norm: float
+    _columns: np.ndarray
+
     def __init__(self, radius: float = 2.0, branches: int = 1, p: float = 1.0) -> None:
         self.radius = radius
         self.branches = branches

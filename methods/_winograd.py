@@ -260,33 +260,36 @@ def _transform_output(stride, y, at, gap):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _convolve(x, shape, stride, weight, residual, scale, shift, out, block, before, after):  # type: ignore[no-untyped-def]
+def _convolve(x, shape, stride, windows, weight, residual, scale, shift, out, block, before, after):  # type: ignore[no-untyped-def]
     """out = relu(scale · (x ∗ weight + residual) + shift); all arrays flat, channels last.
 
-    ``before`` and ``after`` hold a block of tiles between the stages, (positions, ≥ block · channels). ``residual``
-    may be empty.
+    Tile (i, j) of every image takes the rows windows[i] and the columns windows[j] of the input, zeros where these
+    are −1. ``before`` and ``after`` hold a block of tiles between the stages, (positions, ≥ block · channels).
+    ``residual`` may be empty.
     """
     images, height, width, channels, out_channels = shape
     side = 6 if stride == 1 else 9
-    first = -1 if stride == 1 else 0
-    out_height, out_width = height // stride, width // stride
-    rows, columns = out_height // 4, out_width // 4
+    rows = columns = len(windows)
+    out_height, out_width = 4 * rows, 4 * columns
     step_before, step_after = before.size // side**2, after.size // side**2
     zero = _constant(np.float32(0))
     local = np.empty(side**2 * LANES, np.float32)
+    places = np.empty(side**2, np.int64)
     for start in range(0, images * rows * columns, block):
         tiles = min(block, images * rows * columns - start)
         for tile in range(tiles):
             image, row = divmod(start + tile, rows * columns)
             row, column = divmod(row, columns)
-            top, left = row * 4 * stride + first, column * 4 * stride + first
+            for i in range(side):
+                y = windows[row, i]
+                for j in range(side):
+                    z = windows[column, j]
+                    inside = y >= 0 and z >= 0
+                    places[i * side + j] = ((image * height + y) * width + z) * channels if inside else -1
             for channel in range(0, channels, LANES):
-                for i in range(side):
-                    at = ((image * height + top + i) * width + left) * channels + channel
-                    for j in range(side):
-                        inside = 0 <= top + i < height and 0 <= left + j < width
-                        _store(local, (i * side + j) * LANES, _load(x, at) if inside else zero)
-                        at += channels
+                for k in range(side**2):
+                    at = places[k]
+                    _store(local, k * LANES, _load(x, at + channel) if at >= 0 else zero)
                 for j in range(side):
                     _transform_input(stride, local, j * LANES, side * LANES, local, j * LANES, side * LANES)
                 for i in range(side):
@@ -355,30 +358,36 @@ class WinogradConv2d:
         self.weight = np.ascontiguousarray(panels, dtype=np.float32).reshape(-1)
         self.scale, self.shift = scale.numpy(), shift.numpy()
 
-    def __call__(self, features: Tensor, residual: Tensor | None = None) -> Tensor:
+    def __call__(self, features: Tensor, residual: Tensor | None = None, windows: np.ndarray | None = None) -> Tensor:
         """Return relu(scale · (features ∗ weight + residual) + shift).
 
         Parameters
         ----------
         features
-            (b, in, h, w) float32, channels last in memory; h and w multiples of 4 · stride.
+            (b, in, s, s) float32, channels last in memory; s a multiple of 4 · stride unless ``windows`` are given.
         residual
-            (b, out, h / stride, w / stride) float32, channels last in memory.
+            (b, out, 4t, 4t) float32, channels last in memory, for t tiles along each side.
+        windows
+            (t, 6) int64 at stride 1, (t, 9) at stride 2: the rows, and the columns, that each tile of 4 × 4 outputs
+            sees; −1 stands for zeros. By default those of a plain convolution, with t = s / (4 · stride).
 
         Returns
         -------
         torch.Tensor
-            (b, out, h / stride, w / stride), channels last in memory.
+            (b, out, 4t, 4t), channels last in memory.
         """
         images, _, height, width = features.shape
-        size = (images, self.out_channels, height // self.stride, width // self.stride)
-        out = torch.empty(size, memory_format=torch.channels_last)
+        if windows is None:
+            windows = plain_windows(height, self.stride)
+        side = 4 * len(windows)
+        out = torch.empty((images, self.out_channels, side, side), memory_format=torch.channels_last)
         # The 16 keep a tile's values, one block apart from each other, from all falling into one set of the cache.
         positions = 36 if self.stride == 1 else 81
         _convolve(
             _flat(features),
             (images, height, width, self.channels, self.out_channels),
             self.stride,
+            windows,
             self.weight,
             np.empty(0, np.float32) if residual is None else _flat(residual),
             self.scale,
@@ -389,6 +398,13 @@ class WinogradConv2d:
             np.empty(positions * (BLOCK * self.out_channels + 16), np.float32),
         )
         return out
+
+
+def plain_windows(side: int, stride: int) -> np.ndarray:
+    """What each tile of 4 outputs sees of a line of ``side`` inputs, (side / (4 · stride), 6 or 9) int64; −1: zero."""
+    first, count = (-1, 6) if stride == 1 else (0, 9)
+    seen = np.arange(0, side, 4 * stride)[:, None] + np.arange(first, first + count)
+    return np.where((seen < 0) | (seen >= side), -1, seen)
 
 
 def _flat(features: Tensor) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -71,6 +72,36 @@ def source_pixels(side: int) -> Tensor:
     )
 
 
+def canvases(side: int) -> tuple[Tensor, list[list[list[int]]], tuple[int, ...]]:
+    """The transformations as crops of eight larger images: all shifts of one flip and one rotation share theirs.
+
+    Returns
+    -------
+    sources
+        (8, larger²) int64: pixel k of larger image c is pixel [c, k] of the image itself. The image is extended on all
+        sides by its reflection, flipped and rotated.
+    crops
+        ``crops[c][i][j]`` is the transformation that crop i in rows and j in columns of larger image c shows.
+    starts
+        Rows, and columns, at which crops start.
+    """
+    margin = 8 * side // 32
+    own = np.arange(side * side).reshape(side, side)
+    starts = (0, margin, 2 * margin)
+    transformation = {tuple(source): index for index, source in enumerate(source_pixels(side).tolist())}
+    sources, crops = [], []
+    for flip, quarter_turns in itertools.product((False, True), range(4)):
+        larger = np.rot90(np.pad(own[:, ::-1] if flip else own, margin, mode="symmetric"), quarter_turns)
+        sources.append(larger.reshape(-1))
+        crops.append(
+            [
+                [transformation[tuple(larger[i : i + side, j : j + side].reshape(-1).tolist())] for j in starts]
+                for i in starts
+            ]
+        )
+    return torch.from_numpy(np.stack(sources)), crops, starts
+
+
 def reduced(images: Tensor, side: int) -> Tensor:
     """Images whose squares of ``side`` × ``side`` pixels are averaged: (b, 3, h, w) uint8 → (b, 3, h/side, w/side).
 
@@ -88,16 +119,19 @@ def transformed_inputs(pixels: Tensor, source: Tensor) -> Tensor:
     pixels
         (b, 3, h, w) in [0, 255], uint8 or float32.
     source
-        (b or 1, h · w) rows of :func:`source_pixels`, on the images' device: one for each image, or one for all.
+        (b or 1, side²) rows of :func:`source_pixels` or :func:`canvases`, on the images' device: one for each image,
+        or one for all.
 
     Returns
     -------
     torch.Tensor
-        (b, 3, h, w) float32 in [−1, 1], channels last in memory.
+        (b, 3, side, side) float32 in [−1, 1], channels last in memory.
     """
     scaled = pixels.float() * (2 / 255) - 1
     index = source[:, None, :].expand(len(scaled), scaled.shape[1], -1)
-    return scaled.flatten(2).gather(2, index).reshape(scaled.shape).contiguous(memory_format=torch.channels_last)
+    side = math.isqrt(source.shape[1])
+    taken = scaled.flatten(2).gather(2, index)
+    return taken.reshape(*scaled.shape[:2], side, side).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -196,7 +230,8 @@ class ADT(OneClassMethod):
         self._net = net.to(self.device).to(memory_format=torch.channels_last)
         self._source = source_pixels(images.shape[-1] // settings.downsample)
         # Keras adds l2 · w² to the loss, whose gradient is 2 · l2 · w; its Adam has an epsilon of 1e-7.
-        optimizer = torch.optim.Adam(net.parameters(), lr=settings.lr, weight_decay=2 * settings.l2, eps=1e-7, fused=True)
+        decay = 2 * settings.l2
+        optimizer = torch.optim.Adam(net.parameters(), lr=settings.lr, weight_decay=decay, eps=1e-7, fused=True)
 
         def loss(samples: Tensor) -> Tensor:
             image, transformation = samples // len(TRANSFORMATIONS), samples % len(TRANSFORMATIONS)
@@ -215,8 +250,8 @@ class ADT(OneClassMethod):
             batch_size=settings.batch_size,
             epochs=settings.epochs,
         )
-        means = [log_p.mean(axis=0) for log_p in self._log_probabilities(images.numpy(), "fitting")]
-        self._alpha = fit_dirichlet(np.stack(means))
+        means = {own: log_p.mean(axis=0) for own, log_p in self._log_probabilities(images.numpy(), "fitting")}
+        self._alpha = fit_dirichlet(np.stack([means[own] for own in range(len(TRANSFORMATIONS))]))
         return self
 
     def score_samples(self, features: np.ndarray) -> np.ndarray:
@@ -227,31 +262,29 @@ class ADT(OneClassMethod):
         """Both scores, (n,) float64 each, from one pass; first the one that the settings name."""
         dirichlet = np.zeros(len(features))
         softmax = np.zeros(len(features))
-        for own, log_p in enumerate(self._log_probabilities(check_images(features), "scoring")):
+        for own, log_p in self._log_probabilities(check_images(features), "scoring"):
             dirichlet += log_p @ (self._alpha[own] - 1)
             softmax += np.exp(log_p[:, own]) / len(TRANSFORMATIONS)
         scores = {"dirichlet": dirichlet, "softmax": softmax}
         return {self.settings.score: scores.pop(self.settings.score), **scores}
 
-    def _log_probabilities(self, images: np.ndarray, task: str) -> Iterator[np.ndarray]:
-        """For each transformation, the log-softmax of all images under it, (n, 72) float64.
+    def _log_probabilities(self, images: np.ndarray, task: str) -> Iterator[tuple[int, np.ndarray]]:
+        """For each transformation, its number and the log-softmax of all images under it, (n, 72) float64.
 
         Taken in float64 from the logits, it is finite where the softmax itself would have become 0.
         """
         settings, on_cpu = self.settings, self.device.type == "cpu"
         narrow = settings.precision == "bfloat16"
-        fast = (
-            on_cpu
-            and settings.winograd
-            and not narrow
-            and settings.depth == 10
-            and settings.width > 1
-            and settings.downsample <= 2
-        )
-        net = FastWideResNet(self._net) if fast else self._net
+        side = images.shape[-1] // settings.downsample
+        net: Callable[[Tensor], Tensor] = self._net
+        sources, members = self._source, [[own] for own in range(len(TRANSFORMATIONS))]
         # On the CPU a batch should fit into the cache; on a GPU it should fill it.
         size = 24 * settings.downsample**2 if on_cpu else 2048
-
+        if on_cpu and settings.winograd and not narrow and settings.depth == 10 and settings.width > 1 and side >= 16:
+            sources, crops, starts = canvases(side)
+            members = [[own for row in rows for own in row] for rows in crops]
+            net = FastWideResNet(self._net, side, starts)
+            size = 4 * settings.downsample**2
         chunks = [
             reduced(torch.from_numpy(np.ascontiguousarray(images[start : start + size])), settings.downsample)
             for start in range(0, len(images), size)
@@ -262,10 +295,14 @@ class ADT(OneClassMethod):
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
                 return net(inputs).double()
 
-        with _each_on_one_thread(on_cpu) as apply:
-            for source in tqdm(self._source, f"{self.name} {task}", disable=not self.progress, leave=False):
+        progress = tqdm(total=len(TRANSFORMATIONS), desc=f"{self.name} {task}", disable=not self.progress, leave=False)
+        with _each_on_one_thread(on_cpu) as apply, progress:
+            for source, group in zip(sources, members, strict=True):
                 batches = apply(logits, chunks, itertools.repeat(source[None].to(self.device)))
-                yield torch.cat(list(batches)).log_softmax(dim=1).cpu().numpy()
+                log_p = torch.cat(list(batches)).view(len(images), len(group), -1).log_softmax(dim=2).cpu().numpy()
+                for place, own in enumerate(group):
+                    yield own, log_p[:, place]
+                    progress.update()
 
 
 @contextlib.contextmanager

@@ -102,7 +102,7 @@ class Corel(OneClassMethod):
                 write_atomically(path, lambda stream: torch.save(state, stream))
                 checkpoint.unlink(missing_ok=True)
         # one memory format, so that a loaded encoder rounds as the one that was just trained
-        self._autoencoder = autoencoder.to(self.device, memory_format=torch.channels_last).eval()
+        self._autoencoder = autoencoder.to(self.device).to(memory_format=torch.channels_last).eval()
         return self
 
     def _load(self, path: Path, key: str) -> Autoencoder | None:

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 import methods
 from methods import _epochs, adt
-from methods.adt import ADT, TRANSFORMATIONS, ADTSettings, reduced, source_pixels, transformed_inputs
+from methods.adt import ADT, TRANSFORMATIONS, ADTSettings, canvases, reduced, source_pixels, transformed_inputs
 from methods.base import NonFiniteLossError
 from methods.dirichlet import fit_dirichlet
 
@@ -129,6 +129,18 @@ def test_l2_enters_the_gradient_as_in_keras(monkeypatch) -> None:
     (SMALL.l2 * weight.square().sum()).backward()
     torch.testing.assert_close(group["weight_decay"] * weight.detach(), weight.grad)
     assert (group["lr"], group["betas"], group["eps"]) == (1e-3, (0.9, 0.999), 1e-7)
+
+
+@pytest.mark.parametrize("side", [8, 16, 32])
+def test_all_transformations_are_crops_of_eight_larger_images(side: int) -> None:
+    sources, crops, starts = canvases(side)
+    width = side + starts[-1]
+    seen = {}
+    for larger, of_larger in zip(sources.view(8, width, width), crops, strict=True):
+        for i, top in enumerate(starts):
+            for j, left in enumerate(starts):
+                seen[of_larger[i][j]] = larger[top : top + side, left : left + side].reshape(-1)
+    assert torch.equal(torch.stack([seen[own] for own in range(72)]), source_pixels(side))
 
 
 def test_winograd_gives_the_scores_of_the_plain_network() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from methods._winograd import WinogradConv2d
-from methods.wide_resnet import FastWideResNet, WideResNet
+from methods.wide_resnet import FastWideResNet, WideResNet, _Stage
 
 
 def last(features: torch.Tensor) -> torch.Tensor:
@@ -20,8 +20,7 @@ def last(features: torch.Tensor) -> torch.Tensor:
     images=st.integers(1, 9),
     channels=st.sampled_from([8, 16, 24]),
     out_channels=st.sampled_from([16, 48]),
-    rows=st.integers(1, 4),
-    columns=st.integers(1, 4),
+    tiles=st.integers(1, 4),
     with_residual=st.booleans(),
     seed=st.integers(0, 2**32),
 )
@@ -30,8 +29,7 @@ def test_convolution_normalisation_and_relu(
     images: int,
     channels: int,
     out_channels: int,
-    rows: int,
-    columns: int,
+    tiles: int,
     with_residual: bool,
     seed: int,
 ) -> None:
@@ -40,10 +38,10 @@ def test_convolution_normalisation_and_relu(
     def normal(*size: int) -> torch.Tensor:
         return torch.randn(size, generator=generator, dtype=torch.float64)
 
-    features = normal(images, channels, 4 * stride * rows, 4 * stride * columns)
+    features = normal(images, channels, 4 * stride * tiles, 4 * stride * tiles)
     weight = normal(out_channels, channels, 3, 3) / (9 * channels) ** 0.5
     scale, shift = normal(out_channels), normal(out_channels)
-    residual = normal(images, out_channels, 4 * rows, 4 * columns) if with_residual else torch.zeros(1).double()
+    residual = normal(images, out_channels, 4 * tiles, 4 * tiles) if with_residual else torch.zeros(1).double()
     padding = (1, 1, 1, 1) if stride == 1 else (0, 1, 0, 1)
     expected = functional.conv2d(functional.pad(features, padding), weight, stride=stride) + residual
     expected = functional.relu(expected * scale[:, None, None] + shift[:, None, None])
@@ -64,9 +62,35 @@ def test_the_fast_network_gives_the_logits_of_the_plain_one(side: int) -> None:
         images = last(torch.rand(5, 3, side, side) * 2 - 1)
     net = net.eval().to(memory_format=torch.channels_last)
     expected = net(images)
-    torch.testing.assert_close(FastWideResNet(net)(images), expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
+    fast = FastWideResNet(net, side)(images)[:, 0, 0]
+    torch.testing.assert_close(fast, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
 
 
 def test_networks_with_identity_shortcuts_are_refused() -> None:
     with pytest.raises(ValueError, match="identity shortcuts"):
         FastWideResNet(WideResNet(72, width=1))
+
+
+@pytest.mark.parametrize(("side", "shifts"), [(32, (0, 8, 16)), (16, (0, 4, 8)), (32, (0, 3)), (48, (0, 4, 20))])
+@torch.no_grad()
+def test_crops_of_one_image_share_work_but_not_their_borders(side: int, shifts: tuple[int, ...]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        net = WideResNet(10, width=2).eval()
+        images = last(torch.rand(2, 3, side + max(shifts), side + max(shifts)) * 2 - 1)
+    fast = FastWideResNet(net, side, shifts)(images)
+    assert fast.shape == (2, len(shifts), len(shifts), 10)
+    for i, top in enumerate(shifts):
+        for j, left in enumerate(shifts):
+            expected = net(images[:, :, top : top + side, left : left + side])
+            torch.testing.assert_close(fast[:, i, j], expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
+
+
+def test_nine_crops_cost_less_than_nine_images() -> None:
+    stages = [_Stage(8, [0, 8, 16]), _Stage(4, [0, 4, 8]), _Stage(2, [0, 2, 4])]
+    assert [len(stage.owners) for stage in stages] == [16, 10, 6]  # instead of 24, 12 and 6 along each side
+
+
+def test_sides_that_are_no_multiple_of_sixteen_are_refused() -> None:
+    with pytest.raises(ValueError, match="side: got 24"):
+        FastWideResNet(WideResNet(72, width=2), 24)
