@@ -142,10 +142,17 @@ def _reduce(points: torch.Tensor, max_dim: int) -> object:
 Expected = dict[tuple[str, str], tuple[int, float]]
 
 
+#: Seconds of other calls before a short one is timed.
+LOOP = 0.002
+
+
 def time_size(
     n: int, dim: int, batch: int, repeats: int, device: torch.device, others: dict[str, Call], expected: Expected
 ) -> tuple[list[Contender], list[str]]:
-    """Time all contenders at one size, in turns, on a new input each turn.
+    """Time all contenders at one size, in turns of random order, on a new input each turn.
+
+    A short call is timed in a loop of its like on another input, as it is used: the first ones find the caches full of
+    the other contenders.
 
     One that would take too long, by ``expected`` and its growth with n², is left out and named in the second result.
     """
@@ -166,9 +173,14 @@ def time_size(
         timed(contender, warm_up, device)
     for turn in range(repeats):
         points = generator.normal(size=(clouds, n, dim))
-        for contender in running:
+        for index in generator.permutation(len(running)):
+            contender = running[index]
             if turn < 3 or sum(contender.seconds) < TIME_LIMIT:
+                loop = 0.0
+                while turn > 0 and loop + contender.seconds[-1] < LOOP:
+                    loop += timed(contender, warm_up, device)
                 contender.seconds.append(timed(contender, points, device))
+        warm_up = points
     for contender in running:
         expected[contender.task, contender.name] = n, float(np.median(contender.seconds))
     return running, skipped

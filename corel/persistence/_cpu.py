@@ -821,8 +821,11 @@ def spanning_trees(points: torch.Tensor, p: float) -> tuple[np.ndarray, np.ndarr
     ValueError
         If a coordinate is NaN or infinite.
     """
-    shape = points.shape
     clouds = _array(points)
+    if clouds.ndim == 2:
+        edges, lengths = _grow_forest(clouds[None], p)
+        return edges[0], lengths[0]
+    shape = clouds.shape
     edges, lengths = _grow_forest(clouds if len(shape) == 3 else clouds.reshape(-1, *shape[-2:]), p)
     if len(shape) != 3:
         trees = *shape[:-2], shape[-2] - 1

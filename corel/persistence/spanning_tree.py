@@ -106,8 +106,7 @@ def check_points(points: Tensor, name: str = "points") -> Tensor:
         raise TypeError(f"{name}: got {given}; accepted are tensors of float64, float32, float16 and bfloat16")
     if points.dim() < 2:
         raise ValueError(f"{name}: got shape {tuple(points.shape)}; accepted is (…, n, d)")
-    n, d = points.shape[-2:]
-    if n == 0 or d == 0:
+    if points.numel() == 0 and 0 in points.shape[-2:]:  # what always holds is looked at first: a small cloud is fast
         raise ValueError(f"{name}: got shape {tuple(points.shape)}; at least one point and one coordinate are needed")
     return points if points.dtype in (torch.float32, torch.float64) else points.float()
 

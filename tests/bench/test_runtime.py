@@ -76,19 +76,41 @@ def test_ours_is_timed_in_all_its_forms():
     }
 
 
-def test_every_contender_gets_the_same_inputs_in_turns(monkeypatch):
+def recorded(monkeypatch, seconds):
+    """Two contenders whose calls seem to take ``seconds`` each; what they were given, in order."""
     seen: list[tuple[str, float]] = []
 
     def make(name):
-        return Contender("one cloud", name, lambda x: seen.append((name, x.sum())))
+        return Contender("one cloud", name, lambda x: seen.append((name, float(x.sum()))))
+
+    def pretend(contender, points, device):
+        contender.call(points)
+        return seconds
 
     monkeypatch.setattr(runtime, "contenders", lambda n, device, others: [make("a"), make("b")])
+    monkeypatch.setattr(runtime, "timed", pretend)
+    return seen
+
+
+def test_every_contender_gets_the_same_inputs_in_turns(monkeypatch):
+    seen = recorded(monkeypatch, seconds=2 * runtime.LOOP)
     found, skipped = time_size(8, 2, 3, 4, CPU, {}, {})
-    assert [name for name, _ in seen] == ["a", "b"] * 5  # one of them to warm up
-    assert [total for _, total in seen[::2]] == [total for _, total in seen[1::2]]
+    turns = [seen[i : i + 2] for i in range(0, len(seen), 2)]
+    assert len(turns) == 5  # one of them to warm up
+    assert all({name for name, _ in turn} == {"a", "b"} for turn in turns)
+    assert all(len({total for _, total in turn}) == 1 for turn in turns)
     assert len({total for _, total in seen}) == 5
     assert [len(c.seconds) for c in found] == [4, 4]
     assert skipped == []
+
+
+def test_short_calls_are_timed_on_a_new_input_after_others_of_their_like(monkeypatch):
+    seen = recorded(monkeypatch, seconds=runtime.LOOP / 4)
+    found, _ = time_size(8, 2, 3, 3, CPU, {}, {})
+    for name in "ab":
+        totals = [total for other, total in seen if other == name]
+        assert [totals.count(total) for total in dict.fromkeys(totals)] == [1, 4, 4, 1]  # warm-up; each then loops once
+    assert [len(c.seconds) for c in found] == [3, 3]
 
 
 def test_what_would_take_too_long_is_left_out_and_named(monkeypatch):
