@@ -126,6 +126,7 @@ class Cell:
                 "version": self.method.version,
                 "source": self.method.source,
                 "auxiliary": self.auxiliary_key if self.method.needs_auxiliary else None,
+                "seed": self.auxiliary_seed,
             }
         )
 

@@ -14,7 +14,11 @@ from corel.checkpoint import write_atomically
 
 
 def build(
-    cells: Sequence[Cell], finished: pd.DataFrame, failed: pd.DataFrame, titles: Mapping[str, str]
+    cells: Sequence[Cell],
+    finished: pd.DataFrame,
+    failed: pd.DataFrame,
+    titles: Mapping[str, str],
+    class_counts: Mapping[str, int] | None = None,
 ) -> pd.DataFrame:
     """Make the table of an experiment.
 
@@ -26,6 +30,8 @@ def build(
         The store's rows for it.
     titles
         What to call each dataset in the table, by name.
+    class_counts
+        How many classes each dataset has, by name: the paper's number stands beside averages over all of them only.
 
     Returns
     -------
@@ -51,12 +57,16 @@ def build(
                 row.dataset, row.method, "", row.train_per_class, row.auxiliary, 0, 0, row.failed,
             ]  # fmt: skip
     table["auxiliary"] = [value if isinstance(value, str) else None for value in table["auxiliary"]]
+    class_counts = class_counts or {}
+    counts = [class_counts.get(row.dataset, row.classes) for row in table.itertuples()]
+    table.insert(table.columns.get_loc("classes") + 1, "of_classes", counts)
+    complete = table["classes"] == table["of_classes"]
     table["paper_auc"] = [
-        math.nan if (auc := paper.table1_auc(*values)) is None else auc
-        for values in table[keys].itertuples(index=False, name=None)
+        math.nan if not whole or (auc := paper.table1_auc(*values)) is None else auc
+        for whole, values in zip(complete, table[keys].itertuples(index=False, name=None), strict=True)
     ]
     table["difference"] = table["auc_mean"] - table["paper_auc"]
-    order = {column: list(dict.fromkeys(table[column])) for column in keys}
+    order = {column: list(dict.fromkeys([*planned.get(column, []), *table[column]])) for column in keys}
     order["train_per_class"].sort(key=lambda m: math.inf if m == "all" else m)
     ranks = table[keys].apply(lambda column: column.map(order[str(column.name)].index))
     table = table.loc[ranks.sort_values(keys).index].reset_index(drop=True)
@@ -104,6 +114,8 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
             "score s": [_number(value, ".3g") for value in table["score_seconds"]],
         }
     )
+    if (table["classes"] < table["of_classes"]).any():
+        text.insert(4, "classes", [f"{row.classes:.0f} of {row.of_classes:.0f}" for row in table.itertuples()])
     if (table["failed"] > 0).any():
         text["failed cells"] = table["failed"].astype(int).astype(str)
     return text

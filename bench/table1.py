@@ -91,9 +91,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             finished = len(store.finished(keys))
             raise KeyboardInterrupt(f"{finished} of {len(cells)} cells are finished and kept") from None
         finished, failed = store.finished(keys), store.failed(keys)
+        failed = failed.set_index("key").reindex([key for key in keys if key in set(failed["key"])]).reset_index()
         trained = store.auxiliaries(cell.auxiliary_key for cell in cells if cell.method.needs_auxiliary)
 
-    table = report.build(cells, finished, failed, {name: dataset.title for name, dataset in loaded.items()})
+    table = report.build(
+        cells,
+        finished,
+        failed,
+        {name: dataset.title for name, dataset in loaded.items()},
+        {name: len(dataset.classes) for name, dataset in loaded.items()},
+    )
     text = report.for_people(table)
     produced = _produced_by(options, table, trained, arguments)
     print(report.to_text(text))

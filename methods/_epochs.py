@@ -71,7 +71,7 @@ def train_epochs(
     Raises
     ------
     NonFiniteLossError
-        At the first loss that is NaN or infinite.
+        At the first loss that is NaN or infinite, and after the last step if that left such weights.
     """
     path: Path | None = None if method.checkpoint_dir is None else method.checkpoint_dir / f"{phase}.pt"
     digest = hashlib.sha256(np.ascontiguousarray(features).tobytes()).hexdigest()
@@ -108,6 +108,8 @@ def train_epochs(
             if time.monotonic() - saved > SAVE_SECONDS or epoch + 1 == epochs:
                 checkpoint.save(epoch + 1, **parts)
                 saved = time.monotonic()
+    if not all(bool(torch.isfinite(values).all()) for values in net.state_dict().values()):
+        raise NonFiniteLossError(f"{method.name}: {phase} ended in weights or running averages that are not finite")
     net.eval()
 
 

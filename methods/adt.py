@@ -17,6 +17,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from methods._epochs import check_images, train_epochs
+from methods._winograd import multiplies_bfloat16
 from methods.base import OneClassMethod
 from methods.dirichlet import fit_dirichlet
 from methods.wide_resnet import FastWideResNet, WideResNet
@@ -159,7 +160,10 @@ class ADTSettings:
         serves networks of depth 10 and width 2 or more on images that are a multiple of 16 wide after downsampling;
         others go without.
     precision
-        "float32", or "bfloat16" for scoring under autocast: faster on GPUs and on CPUs with instructions for it.
+        "float32"; or "bfloat16": convolutions multiply bfloat16 and sum in float32, training runs under autocast, and
+        weights, their updates and the last layer stay float32. The "paper" profile takes bfloat16 where the
+        processor has an instruction for it, which halves the time, and float32 elsewhere; ``python -m
+        bench.precision`` compares the AUCs of both.
     """
 
     depth: int = 10
@@ -202,7 +206,7 @@ class ADT(OneClassMethod):
 
     name = "adt"
     profiles: ClassVar = {
-        "paper": ADTSettings(),
+        "paper": ADTSettings(precision="bfloat16" if multiplies_bfloat16() else "float32"),
         "quick": ADTSettings(width=1, downsample=4, epochs=1),
     }
 
@@ -222,9 +226,9 @@ class ADT(OneClassMethod):
             If the training diverged.
         """
         settings = self.settings
-        images = torch.from_numpy(np.ascontiguousarray(check_images(features)))
+        images = torch.from_numpy(np.array(check_images(features)))
         pixels = reduced(images, settings.downsample)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             net = WideResNet(len(TRANSFORMATIONS), depth=settings.depth, width=settings.width)
         self._net = net.to(self.device).to(memory_format=torch.channels_last)
@@ -236,7 +240,8 @@ class ADT(OneClassMethod):
         def loss(samples: Tensor) -> Tensor:
             image, transformation = samples // len(TRANSFORMATIONS), samples % len(TRANSFORMATIONS)
             batch, source = pixels[image].to(self.device), self._source[transformation].to(self.device)
-            logits = net(transformed_inputs(batch, source))
+            with self._autocast():
+                logits = net(transformed_inputs(batch, source))
             return functional.cross_entropy(logits, transformation.to(self.device))
 
         train_epochs(
@@ -268,31 +273,35 @@ class ADT(OneClassMethod):
         scores = {"dirichlet": dirichlet, "softmax": softmax}
         return {self.settings.score: scores.pop(self.settings.score), **scores}
 
+    def _autocast(self) -> torch.autocast:
+        """The precision of the settings, for PyTorch's own convolutions."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+
     def _log_probabilities(self, images: np.ndarray, task: str) -> Iterator[tuple[int, np.ndarray]]:
         """For each transformation, its number and the log-softmax of all images under it, (n, 72) float64.
 
         Taken in float64 from the logits, it is finite where the softmax itself would have become 0.
         """
         settings, on_cpu = self.settings, self.device.type == "cpu"
-        narrow = settings.precision == "bfloat16"
         side = images.shape[-1] // settings.downsample
         net: Callable[[Tensor], Tensor] = self._net
         sources, members = self._source, [[own] for own in range(len(TRANSFORMATIONS))]
+        fast = on_cpu and settings.winograd and settings.depth == 10 and settings.width > 1 and side >= 16
         # On the CPU a batch should fit into the cache; on a GPU it should fill it.
         size = 24 * settings.downsample**2 if on_cpu else 2048
-        if on_cpu and settings.winograd and not narrow and settings.depth == 10 and settings.width > 1 and side >= 16:
+        if fast:
             sources, crops, starts = canvases(side)
             members = [[own for row in rows for own in row] for rows in crops]
-            net = FastWideResNet(self._net, side, starts)
+            net = FastWideResNet(self._net, side, starts, settings.precision)
             size = 4 * settings.downsample**2
         chunks = [
-            reduced(torch.from_numpy(np.ascontiguousarray(images[start : start + size])), settings.downsample)
+            reduced(torch.from_numpy(np.array(images[start : start + size])), settings.downsample)
             for start in range(0, len(images), size)
         ]
 
         def logits(chunk: Tensor, source: Tensor) -> Tensor:
             inputs = transformed_inputs(chunk.to(self.device), source)
-            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
+            with torch.inference_mode(), contextlib.nullcontext() if fast else self._autocast():
                 return net(inputs).double()
 
         progress = tqdm(total=len(TRANSFORMATIONS), desc=f"{self.name} {task}", disable=not self.progress, leave=False)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods._epochs import check_images, train_epochs
-from methods.base import OneClassMethod
+from methods.base import NonFiniteLossError, OneClassMethod
 from methods.dcgan import BATCH, Decoder, Encoder, initialise, scaled
 
 #: Added to the diagonals of covariances, as in the reference, so that a singular one ends nothing.
@@ -137,13 +137,23 @@ class DAGMM(OneClassMethod):
         with torch.inference_mode():
             memberships = self._net.estimation(z.to(self.device)).cpu()
         self._mixture = Mixture.estimate(z.double(), memberships.double())
+        if not all(bool(torch.isfinite(part).all()) for part in self._mixture):
+            raise NonFiniteLossError("dagmm: the mixture of the training images is not finite")
         return self
 
     def score_samples(self, features: np.ndarray) -> np.ndarray:
-        """−energy, (n, 3, 32, 32) uint8 → (n,) float64; non-finite ones are one below the least finite score."""
+        """−energy, (n, 3, 32, 32) uint8 → (n,) float64; non-finite ones are one below the least finite score.
+
+        Raises
+        ------
+        NonFiniteLossError
+            If no energy is finite: the training has diverged.
+        """
         scores = -self._mixture.energy(self._represent(features).double()).numpy()
         finite = np.isfinite(scores)
-        scores[~finite] = scores[finite].min() - 1 if finite.any() else 0.0
+        if not finite.any():
+            raise NonFiniteLossError(f"dagmm: none of {len(scores)} energies is finite")
+        scores[~finite] = scores[finite].min() - 1
         return scores
 
     def encode(self, features: np.ndarray) -> np.ndarray:

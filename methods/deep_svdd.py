@@ -213,7 +213,7 @@ class DeepSVDD(OneClassMethod):
         """
         settings = self.settings
         images = check_images(features)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             encoder = Encoder(settings.filters, settings.representation_dim)
             decoder = Decoder(settings.filters, settings.representation_dim)

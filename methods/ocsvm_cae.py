@@ -84,18 +84,21 @@ class OCSVMCAE(OneClassMethod):
             samples=len(images), batch_size=settings.batch_size, epochs=settings.epochs,
         )  # fmt: skip
         self._codes = self.encode(features).astype(np.float64)
-        self._squares = _squared_distances(self._codes, self._codes)
         variance = self._codes.var()
         self._scale = 1.0 / (self._codes.shape[1] * variance) if variance > 0 else 1.0
-        self._svms: list[tuple[float, list[OneClassSVM]]] = [(self._scale, [self._svm(self._scale, settings.nu)])]
+        squares = _squared_distances(self._codes, self._codes)
+
+        def family(gamma: float, *values: float) -> list[OneClassSVM]:
+            kernel = np.exp(-gamma * squares)
+            return [OneClassSVM(kernel="precomputed", nu=nu).fit(kernel) for nu in values]
+
+        self._svms = [(self._scale, family(self._scale, settings.nu))]
         if settings.grid:
-            with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # libsvm works without Python's lock
-                families = pool.map(lambda gamma: [self._svm(gamma, nu) for nu in GRID_NU], GRID_GAMMA)
+            # libsvm works without Python's lock; each thread holds two kernel matrices
+            with ThreadPoolExecutor(min(torch.get_num_threads(), 4)) as pool:
+                families = pool.map(lambda gamma: family(gamma, *GRID_NU), GRID_GAMMA)
                 self._svms += list(zip(GRID_GAMMA, families, strict=True))
         return self
-
-    def _svm(self, gamma: float, nu: float) -> OneClassSVM:
-        return OneClassSVM(kernel="precomputed", nu=nu).fit(np.exp(-gamma * self._squares))
 
     def score_samples(self, features: np.ndarray) -> np.ndarray:
         """The fixed SVM's decision function, (n, 3, 32, 32) uint8 → (n,) float64."""

@@ -104,11 +104,13 @@ class WideResNet(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, in_channels, h, w) float → (b, classes) logits."""
+        """(b, in_channels, h, w) float → (b, classes) logits, float32 also under autocast."""
         features = self.stem(images)
         for block in self.blocks:
             features = block(features)
-        return self.head(functional.relu(self.norm(features), inplace=True).mean(dim=(2, 3)))
+        means = functional.relu(self.norm(features), inplace=True).mean(dim=(2, 3), dtype=torch.float32)
+        with torch.autocast(means.device.type, enabled=False):
+            return self.head(means)
 
 
 class _Stage:
@@ -158,7 +160,7 @@ class FastWideResNet:
     The 3×3 convolutions of the blocks, nearly all of the work, go by Winograd's algorithm; each takes the batch
     normalisation and ReLU after it along. What overlapping crops have in common is computed once: for nine crops of
     32 × 32, 8 pixels apart, that is 56 % of the first block and 31 % of the second. Logits agree with the network's
-    to float32 rounding.
+    to the rounding of ``precision``.
 
     Parameters
     ----------
@@ -168,9 +170,13 @@ class FastWideResNet:
         Of the crops, a multiple of 16.
     shifts
         The rows at which crops start, and the columns as well, ascending.
+    precision
+        Of the factors in the products of the 3×3 convolutions of the blocks, "float32" or "bfloat16".
     """
 
-    def __init__(self, net: WideResNet, side: int = 32, shifts: Sequence[int] = (0,)) -> None:
+    def __init__(
+        self, net: WideResNet, side: int = 32, shifts: Sequence[int] = (0,), precision: str = "float32"
+    ) -> None:
         blocks = [block for block in net.blocks if isinstance(block, ResidualBlock)]
         if any(block.shortcut is None for block in blocks):
             raise ValueError("net: has identity shortcuts; accepted is depth 10 and width 2 or more")
@@ -202,8 +208,10 @@ class FastWideResNet:
         self.stages: list[tuple[WinogradConv2d, np.ndarray, Tensor, np.ndarray, WinogradConv2d, np.ndarray]] = []
         for level, (block, norm) in enumerate(zip(blocks, norms[1:], strict=True)):
             assert block.shortcut is not None
-            conv1 = WinogradConv2d(block.conv1.weight.detach(), *self._affine(block.norm2), block.conv1.stride[0])
-            conv2 = WinogradConv2d(block.conv2.weight.detach(), *self._affine(norm))
+            conv1 = WinogradConv2d(
+                block.conv1.weight.detach(), *self._affine(block.norm2), block.conv1.stride[0], precision
+            )
+            conv2 = WinogradConv2d(block.conv2.weight.detach(), *self._affine(norm), precision=precision)
             windows = stages[level].windows() if level == 0 else stages[level].windows_of(stages[level - 1])
             # At stride 2 the shortcut takes the pixels at the upper left of each window.
             chosen = np.arange(4 * tiles) if level == 0 else windows[:, 0:8:2].reshape(-1)

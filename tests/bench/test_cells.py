@@ -52,6 +52,13 @@ def test_auxiliary_training_is_shared_over_datasets_classes_and_runs():
     assert dataclasses.replace(CELL, base_seed=1).auxiliary_key != CELL.auxiliary_key
 
 
+def test_prepared_splits_are_of_one_seed():
+    # a method may draw from its seed in prepare
+    plain = dataclasses.replace(CELL, method=dataclasses.replace(SPEC, needs_auxiliary=False))
+    assert dataclasses.replace(plain, base_seed=1).features_key != plain.features_key
+    assert dataclasses.replace(plain, run=1, class_index=0).features_key == plain.features_key
+
+
 def test_seeds_differ_between_cells_and_methods():
     other = dataclasses.replace(CELL, method=dataclasses.replace(SPEC, name="adt"))
     seeds = {CELL.method_seed, other.method_seed, dataclasses.replace(CELL, run=1).method_seed, CELL.auxiliary_seed}

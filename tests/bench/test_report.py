@@ -45,6 +45,18 @@ def test_mean_over_classes_then_deviation_over_runs():
     assert (text["paper"], text["difference"]) == ("0.76", "+0.040")
 
 
+def test_papers_number_stands_beside_averages_over_all_classes_only():
+    cells = [cell("corel", index=index, auxiliary="cifar100") for index in range(2)]
+    table = report.build(cells, rows(cells, [{"": 0.7}, {"": 0.8}]), NO_FAILURES, TITLES, {"cifar10": 10})
+    text = report.for_people(table).to_dict("records")[0]
+    assert (text["classes"], text["paper"], text["difference"]) == ("2 of 10", "–", "–")
+    whole = report.for_people(
+        report.build(cells, rows(cells, [{"": 0.7}, {"": 0.8}]), NO_FAILURES, TITLES, {"cifar10": 2})
+    )
+    assert "classes" not in whole
+    assert whole["paper"].tolist() == ["0.76"]
+
+
 def test_single_run_has_no_deviation():
     cells = [cell("corel", auxiliary="cifar100")]
     text = report.for_people(report.build(cells, rows(cells, [{"": 0.5}]), NO_FAILURES, TITLES))
@@ -75,6 +87,13 @@ def test_failures_show_beside_finished_cells_and_alone():
     text = report.for_people(table)
     assert text["AUC"].tolist() == ["0.500", "failed"]
     assert text["failed cells"].tolist() == ["1", "1"]
+
+
+def test_a_method_that_failed_throughout_keeps_its_place():
+    cells = [cell("adt"), cell("dagmm")]
+    failed = pd.DataFrame([{"key": cells[0].key, "cell": str(cells[0]), "error": "E", "failed": ""}])
+    table = report.build(cells, rows(cells[1:], [{"": 0.5}]), failed, TITLES)
+    assert table["method"].tolist() == ["adt", "dagmm"]
 
 
 def test_nothing_finished_gives_an_empty_table():

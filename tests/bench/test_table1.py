@@ -161,6 +161,23 @@ def test_failing_cell_costs_itself_alone_and_is_said(table, monkeypatch):
     assert "failed:" not in output
 
 
+def test_a_failed_auxiliary_training_costs_its_method_alone(table, method_file):
+    status, output, error = table("--methods", "corel", method_file)
+    assert status == 1
+    assert "failed: corel on folder:" in output
+    assert "images: got 24, fewer than batch_size = 100" in error
+    rows = pd.read_csv(table.out / "table1.csv")
+    assert rows["method"].tolist() == ["corel", method_file, method_file]
+    assert rows["failed"].tolist() == [6, 0, 0]
+    assert "Failed: corel on folder:" in (table.out / "table1.md").read_text()
+
+
+def test_failures_are_said_in_the_order_of_the_plan(table, monkeypatch):
+    monkeypatch.setenv("MEAN_COLOUR_FAIL", "1")
+    _, output, _ = table("--classes", "red", "--runs", "4")
+    assert re.findall(r"failed: .* run (\d)", output) == ["0", "1", "2", "3"]
+
+
 def test_table_where_everything_failed(table, monkeypatch):
     monkeypatch.setenv("MEAN_COLOUR_FAIL", "1")
     status, output, _ = table("--classes", "red")

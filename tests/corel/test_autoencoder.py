@@ -56,6 +56,11 @@ def test_branched_linear_refuses(sizes):
 def test_sizes_of_the_paper():
     model = Autoencoder()
     assert sum(p.numel() for p in model.encoder.parameters()) == 113_888
+    sizes = [[p.numel() for p in layer.parameters()] for layer in [*model.encoder, *model.decoder]]
+    assert [size for size in sizes if size] == [
+        [3 * 32 * 9, 32], [32 * 64 * 9, 64], [64 * 128 * 9, 128], [2048 * 10, 160],
+        [160 * 128, 2048], [128 * 64 * 9, 64], [64 * 32 * 9, 32], [32 * 3 * 9, 3],
+    ]  # fmt: skip
     # 16 masks of dense matrices, as the released code keeps them, make the paper's number of the whole autoencoder
     dense = 2 * (2048 * 160) + (160 + 2048)
     branched = sum(p.numel() for m in model.modules() if isinstance(m, BranchedLinear) for p in m.parameters())

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 import methods
 from methods import _epochs, adt
+from methods._winograd import multiplies_bfloat16
 from methods.adt import ADT, TRANSFORMATIONS, ADTSettings, canvases, reduced, source_pixels, transformed_inputs
 from methods.base import NonFiniteLossError
 from methods.dirichlet import fit_dirichlet
@@ -38,7 +39,8 @@ def test_paper_settings() -> None:
     paper = dataclasses.asdict(methods.create("adt", "paper", device="cpu").settings)
     published = {"depth": 10, "width": 4, "downsample": 1, "epochs": 3, "batch_size": 128, "lr": 1e-3, "l2": 2.5e-4}
     assert paper | published == paper
-    assert (paper["score"], paper["precision"]) == ("dirichlet", "float32")
+    assert paper["score"] == "dirichlet"
+    assert paper["precision"] == ("bfloat16" if multiplies_bfloat16() else "float32")
 
 
 def test_order_of_the_transformations() -> None:
@@ -143,21 +145,30 @@ def test_all_transformations_are_crops_of_eight_larger_images(side: int) -> None
     assert torch.equal(torch.stack([seen[own] for own in range(72)]), source_pixels(side))
 
 
-def test_winograd_gives_the_scores_of_the_plain_network() -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-3), ("bfloat16", 0.05)])
+def test_winograd_gives_the_scores_of_the_plain_network(precision: str, tolerance: float) -> None:
     train, test = shapes(3, True, 0), shapes(5, False, 1)
-    settings = dataclasses.replace(SMALL, width=2, downsample=2)
+    settings = dataclasses.replace(SMALL, width=2, downsample=2, precision=precision)
     fast = ADT(settings, device="cpu").fit(train)
     plain = ADT(dataclasses.replace(settings, winograd=False), device="cpu").fit(train)
     for name, scores in fast.score_variants(test).items():
-        np.testing.assert_allclose(scores, plain.score_variants(test)[name], rtol=2e-3)
+        np.testing.assert_allclose(scores, plain.score_variants(test)[name], rtol=tolerance)
 
 
-def test_bfloat16_stays_near_float32() -> None:
+@pytest.mark.parametrize("settings", [SMALL, dataclasses.replace(SMALL, width=2, downsample=2)])
+def test_bfloat16_stays_near_float32(settings: ADTSettings) -> None:
     train, test = shapes(8, True, 0), shapes(8, True, 1)
-    exact = ADT(SMALL, device="cpu").fit(train).score_variants(test)
-    rounded = ADT(dataclasses.replace(SMALL, precision="bfloat16"), device="cpu").fit(train).score_variants(test)
-    np.testing.assert_allclose(rounded["softmax"], exact["softmax"], rtol=0.05)
+    exact = ADT(settings, device="cpu").fit(train).score_variants(test)
+    rounded = ADT(dataclasses.replace(settings, precision="bfloat16"), device="cpu").fit(train).score_variants(test)
+    np.testing.assert_allclose(rounded["softmax"], exact["softmax"], rtol=0.1)
     assert not np.array_equal(rounded["softmax"], exact["softmax"])
+
+
+def test_weights_and_logits_stay_float32_when_training_in_bfloat16() -> None:
+    method = ADT(dataclasses.replace(SMALL, precision="bfloat16"), device="cpu").fit(shapes(2, True, 0))
+    assert {tensor.dtype for tensor in method._net.parameters()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert method._net(torch.zeros(2, 3, 8, 8)).dtype == torch.float32
 
 
 def test_an_easy_problem_and_shuffled_labels() -> None:

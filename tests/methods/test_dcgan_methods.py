@@ -62,6 +62,14 @@ def test_parameters_by_layer():
         256 * 4096 + 4096, 2 * 4096, 256 * 128 * 9 + 128, 256, 128 * 64 * 9 + 64, 128, 64 * 3 * 9 + 3,
     ]  # fmt: skip
     assert sum(p.numel() for p in encoder.parameters()) == 1_420_544  # the paper says ≈ 1.4M
+    energy = EnergyNet(256, (64, 128, 256))
+    assert {name: p.numel() for name, p in energy.named_parameters() if not name.startswith("encoder.")} == {
+        "bias": 3 * 32 * 32
+    }
+    assert sum(p.numel() for p in energy.parameters()) == 1_420_544 + 3072
+    mixture = DAGMMNet(DAGMMSettings())
+    assert [p.numel() for p in mixture.estimation.parameters()] == [7 * 64, 64, 64 * 10, 10, 10 * 3, 3]
+    assert sum(p.numel() for p in mixture.parameters()) == 797_107
 
 
 def test_kerass_conventions():
@@ -233,18 +241,18 @@ def test_svm_scores_are_scikit_learns():
     np.testing.assert_allclose(variants["fixed"], fixed.decision_function(test), atol=1e-6)
     assert variants["oracle"].shape == (90, 30)
     for row, (gamma, nu) in enumerate((gamma, nu) for gamma in GRID_GAMMA for nu in GRID_NU):
-        if row % 7 == 0:
-            expected = OneClassSVM(nu=nu, gamma=gamma).fit(train).decision_function(test)
-            np.testing.assert_allclose(variants["oracle"][row], expected, atol=1e-6)
+        expected = OneClassSVM(nu=nu, gamma=gamma).fit(train).decision_function(test)
+        np.testing.assert_allclose(variants["oracle"][row], expected, atol=1e-6)
 
 
 def test_svm_without_grid():
     assert list(make("ocsvm-cae", grid=False).fit(IN).score_variants(OUT)) == ["fixed"]
 
 
-def test_energy_and_reconstruction_by_finite_differences():
+@pytest.mark.parametrize("training", [False, True])
+def test_energy_and_reconstruction_by_finite_differences(training):
     torch.manual_seed(0)
-    net = EnergyNet(6, FILTERS).double().eval()
+    net = EnergyNet(6, FILTERS).double().train(training)
     with torch.no_grad():
         net.bias.normal_()
     x = torch.randn(2, 3, 32, 32).double()
@@ -253,7 +261,10 @@ def test_energy_and_reconstruction_by_finite_differences():
     direction = torch.randn_like(x)
     step = 1e-6
     slope = (net(x + step * direction) - net(x - step * direction)) / (2 * step)
-    torch.testing.assert_close(((x - net.reconstruct(x)) * direction).sum((1, 2, 3)), slope, rtol=1e-6, atol=1e-5)
+    by_gradient = ((x - net.reconstruct(x)) * direction).sum((1, 2, 3))
+    if training:  # images share the statistics of their batch, and the gradient is that of the sum of energies
+        by_gradient, slope = by_gradient.sum(), slope.sum()
+    torch.testing.assert_close(by_gradient, slope, rtol=1e-6, atol=1e-5)
 
 
 def test_reconstruction_trains_every_parameter():
@@ -308,3 +319,12 @@ def test_non_finite_energies_become_the_lowest_scores(monkeypatch):
     energies = torch.tensor([1.0, math.inf, 3.0, math.nan]).double()
     monkeypatch.setattr(Mixture, "energy", lambda self, z: energies.clone())
     assert method.score_samples(OUT[:4]).tolist() == [-1.0, -4.0, -3.0, -4.0]
+    energies = torch.full((4,), math.nan).double()
+    with pytest.raises(methods.NonFiniteLossError, match="none of 4 energies is finite"):
+        method.score_samples(OUT[:4])
+
+
+def test_a_mixture_that_is_not_finite_is_a_divergence(monkeypatch):
+    monkeypatch.setattr(DAGMM, "_represent", lambda self, features: torch.full((len(features), 7), math.inf))
+    with pytest.raises(methods.NonFiniteLossError, match="mixture of the training images"):
+        make("dagmm").fit(IN)

@@ -1,0 +1,158 @@
+"""``python -m bench.precision``: the AUC of ADT in float32 beside that in bfloat16, class by class."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+
+from bench import cells, datasets, report, statistics
+from bench._command_line import Parser, positive_int, run, writable_directory
+from bench.datasets import Dataset
+from bench.execute import Options, available_cores, execute
+from bench.store import Store
+from corel.checkpoint import write_atomically
+
+PROGRAM = "bench.precision"
+PRECISIONS = ("float32", "bfloat16")
+
+
+def fewer_test_images(dataset: Dataset, count: int, folder: Path) -> Dataset:
+    """The dataset with ``count`` of its test images, equally many of each class but for rounding.
+
+    Parameters
+    ----------
+    folder
+        Where its arrays are kept.
+    """
+    labels = np.asarray(dataset.test_labels)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(labels))
+    rank = np.empty(len(labels), np.int64)  # of an image among those of its class
+    for index in range(len(dataset.classes)):
+        of_class = order[labels[order] == index]
+        rank[of_class] = np.arange(len(of_class))
+    chosen = np.sort(np.lexsort((labels, rank))[:count])
+    smaller = dataclasses.replace(
+        dataset,
+        title=f"{dataset.title}, {count} test images",
+        fingerprint=cells.digest([dataset.fingerprint, chosen.tolist()]),
+        folder=folder,
+    )
+    arrays = {
+        "train-images": dataset.train_images,
+        "train-labels": dataset.train_labels,
+        "test-images": dataset.test_images[chosen],
+        "test-labels": labels[chosen],
+    }
+    for name, array in arrays.items():
+        path = folder / f"{name}.npy"
+        if isinstance(array, np.memmap):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            path.symlink_to(Path(str(array.filename)).resolve())
+        else:
+            write_atomically(path, functools.partial(_save, array=array))
+    return smaller
+
+
+def _save(stream: IO[bytes], array: np.ndarray) -> None:
+    np.save(stream, array)
+
+
+def compare(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per run, class and score with both AUCs and their difference, where both are there.
+
+    Parameters
+    ----------
+    rows
+        As :func:`bench.statistics.by_variant` gives them, with the column precision.
+    """
+    keys = ["run", "class_name", "variant"]
+    table = rows.pivot(index=keys, columns="precision", values="auc").reindex(columns=list(PRECISIONS))
+    table = table.dropna().reset_index()
+    table.columns.name = None
+    return table.assign(difference=table["bfloat16"] - table["float32"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = Parser(
+        prog=f"python -m {PROGRAM}",
+        description="Train and score ADT's paper profile in float32 and in bfloat16 on the same draws and compare "
+        "AUCs. Finished cells are kept in OUT/cells.sqlite; what is finished is reported at Ctrl-C too.",
+    )
+    add = parser.add_argument
+    add("--dataset", default="cifar10", help="dataset (default: cifar10)")
+    add("--train-per-class", type=positive_int, default=120, metavar="M", help="images per class (default: 120)")
+    add("--test-images", type=positive_int, default=1000, metavar="N", help="test images (default: 1000)")
+    add("--runs", type=positive_int, default=1, help="draws per class (default: 1)")
+    add("--data-root", default="data", metavar="DIR", help="folder of the datasets (default: data)")
+    add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    add("--seed", type=int, default=0, help="base seed (default: 0)")
+    add("--out", default="results", metavar="DIR", help="folder for precision.csv (default: results)")
+    options = parser.parse_args(arguments)
+    out = writable_directory(options.out)
+    whole = datasets.load(options.dataset, data_root=options.data_root)
+    if options.test_images > len(whole.test_labels):
+        raise ValueError(f"--test-images: got {options.test_images}; {whole.name} has {len(whole.test_labels)}")
+    folder = out / "cache" / "precision" / f"{whole.fingerprint[:32]}-{options.test_images}"
+    dataset = fewer_test_images(whole, options.test_images, folder)
+    paper = cells.method_spec("adt", "paper")
+    specs = [
+        dataclasses.replace(paper, settings={**paper.settings, "precision": precision}) for precision in PRECISIONS
+    ]
+    plans = {
+        precision: cells.plan(
+            dataset,
+            [spec],
+            auxiliary=None,
+            train_per_class=[options.train_per_class],
+            runs=options.runs,
+            classes=list(range(len(dataset.classes))),
+            base_seed=options.seed,
+        )
+        for precision, spec in zip(PRECISIONS, specs, strict=True)
+    }
+    pairs = [cell for pair in zip(*plans.values(), strict=True) for cell in pair]
+    interrupted = False
+    with Store(out / "cells.sqlite") as store:
+        try:
+            execute(
+                pairs,
+                {dataset.name: dataset},
+                store,
+                Options(out / "cache", options.device, available_cores(), 1, None),
+            )
+        except KeyboardInterrupt:
+            interrupted = True
+        rows = []
+        for precision, plan in plans.items():
+            keys = [cell.key for cell in plan]
+            rows.append(statistics.by_variant(plan, store.finished(keys)).assign(precision=precision))
+        failed = store.failed([cell.key for cell in pairs])
+    for error in failed.itertuples():
+        print(f"failed: {error.cell}: {error.error}")
+    table = compare(pd.concat(rows))
+    if len(table):
+        report.write_csv(out / "precision.csv", table)
+        print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+        for variant, group in table.groupby("variant"):
+            print(
+                f"{variant}: {group['float32'].mean():.4f} in float32, {group['bfloat16'].mean():.4f} in bfloat16; "
+                f"mean difference {group['difference'].mean():+.4f}, standard error "
+                f"{group['difference'].std(ddof=1) / len(group) ** 0.5:.4f}, of {len(group)} classes and runs"
+            )
+        print(f"{dataset.title}, m = {options.train_per_class}, seed {options.seed}; written: {out / 'precision.csv'}")
+    if interrupted:
+        raise KeyboardInterrupt(f"{len(table)} comparisons are finished and kept")
+    return 1 if len(failed) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(PROGRAM, main))
