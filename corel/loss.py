@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from corel import _checks
 from corel.persistence.metric import check_p, edge_lengths
 from corel.persistence.spanning_tree import check_points, cpu_kernels, death_times, is_plain_cpu
 
@@ -42,8 +41,8 @@ def connectivity_loss(
     TypeError, ValueError
         If an argument is not as described.
     """
-    _check_settings(eta, branches, reduction)
-    z, p = check_points(z, "z"), check_p(p)
+    eta, branches, reduction = _check_settings(eta, branches, reduction)
+    z, p = check_points(z, "z", "(b, n)"), check_p(p)
     if z.dim() != 2:
         raise ValueError(f"z: got shape {tuple(z.shape)}; accepted is (b, n)")
     if z.shape[1] % branches:
@@ -80,17 +79,11 @@ class _Connectivity(torch.autograd.Function):
         return upstream * gradient, None, None, None, None
 
 
-def _check_settings(eta: float, branches: int, reduction: str) -> None:
-    if not isinstance(eta, Real):
-        raise TypeError(f"eta: got {eta!r}; accepted is a finite number > 0")
-    if not 0 < eta < math.inf:
-        raise ValueError(f"eta: got {eta!r}; accepted is a finite number > 0")
-    if not isinstance(branches, Integral) or isinstance(branches, bool):
-        raise TypeError(f"branches: got {branches!r}; accepted is an integer ≥ 1")
-    if branches < 1:
-        raise ValueError(f"branches: got {branches!r}; accepted is an integer ≥ 1")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction: got {reduction!r}; accepted are 'mean' and 'sum'")
+def _check_settings(eta: float, branches: int, reduction: str) -> tuple[float, int, str]:
+    return _checks.positive("eta", eta), _checks.count("branches", branches), _reduction("reduction", reduction)
+
+
+_reduction = _checks.one_of("mean", "sum")
 
 
 class ConnectivityLoss(nn.Module):
@@ -105,11 +98,8 @@ class ConnectivityLoss(nn.Module):
 
     def __init__(self, eta: float = 2.0, branches: int = 1, p: float = 1.0, reduction: str = "mean") -> None:
         super().__init__()
-        _check_settings(eta, branches, reduction)
-        self.eta = eta
-        self.branches = branches
+        self.eta, self.branches, self.reduction = _check_settings(eta, branches, reduction)
         self.p = check_p(p)
-        self.reduction = reduction
 
     def forward(self, z: Tensor) -> Tensor:
         """(b, n) codes → scalar."""

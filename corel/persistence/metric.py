@@ -28,8 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corel import _checks
+
 #: For p = 2: the smallest sum of squares that is used as it is, and the exponents to rescale by otherwise.
 EUCLIDEAN_RANGE = {torch.float32: (2.0**-100, -80, 100), torch.float64: (2.0**-900, -540, 600)}
+
+
+_at_least_one = _checks.real("numbers of at least 1, and infinity", lambda value: value >= 1)
 
 
 def check_p(p: float) -> float:
@@ -42,13 +47,9 @@ def check_p(p: float) -> float:
     ValueError
         If ``p`` is below 1 or NaN: ‖·‖p is then no norm. Infinity is accepted.
     """
-    try:
-        value = float(p)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"p: got {p!r}; accepted is a number ≥ 1, or infinity") from error
-    if not value >= 1.0:
-        raise ValueError(f"p: got {p!r}; accepted is a number ≥ 1, or infinity")
-    return value
+    if type(p) is float and p >= 1.0:  # nearly always: a small cloud is fast
+        return p
+    return float(_at_least_one("p", p))
 
 
 def norm(u: Tensor, p: float = 1.0) -> Tensor:

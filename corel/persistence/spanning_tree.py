@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from corel import _checks
 from corel.persistence.metric import check_p, edge_lengths, norm
+
+_COMPUTED, _STRIDED = _checks.COMPUTED, _checks.STRIDED
 
 
 def merge_edges(points: Tensor, p: float = 1.0) -> Tensor:
@@ -39,7 +42,7 @@ def merge_edges(points: Tensor, p: float = 1.0) -> Tensor:
     Raises
     ------
     TypeError
-        If ``points`` is no floating-point tensor.
+        If ``points`` is no floating-point tensor, or sparse, or on the meta device.
     ValueError
         If ``points`` has fewer than two dimensions, no point or no coordinate, or a coordinate that is NaN or
         infinite (looked for on the CPU only: on a GPU it would cost a synchronisation, and NaN comes out).
@@ -99,16 +102,24 @@ class _DeathTimes(torch.autograd.Function):
         return cpu_kernels().lengths_backward(points, edges, lengths, gradient, ctx.p), None
 
 
-def check_points(points: Tensor, name: str = "points") -> Tensor:
-    """Return ``points`` in float32 or float64, or raise what :func:`merge_edges` says, under the name ``name``."""
-    if not isinstance(points, Tensor) or not points.is_floating_point():
-        given = points.dtype if isinstance(points, Tensor) else type(points).__name__
-        raise TypeError(f"{name}: got {given}; accepted are tensors of float64, float32, float16 and bfloat16")
+def check_points(points: Tensor, name: str = "points", shape: str = "(…, n, d)") -> Tensor:
+    """Return ``points`` in float32 or float64, or raise what :func:`merge_edges` says.
+
+    Parameters
+    ----------
+    points
+        As for :func:`merge_edges`.
+    name, shape
+        What errors call the argument, and the shape that they say is accepted.
+    """
+    # what nearly always holds is looked at first, and here: for a small cloud, a call of a function is long
+    if not (isinstance(points, Tensor) and points.dtype in _COMPUTED and points.layout is _STRIDED) or points.is_meta:
+        points = _checks.check_floating(name, points)
     if points.dim() < 2:
-        raise ValueError(f"{name}: got shape {tuple(points.shape)}; accepted is (…, n, d)")
-    if points.numel() == 0 and 0 in points.shape[-2:]:  # what always holds is looked at first: a small cloud is fast
+        raise ValueError(f"{name}: got shape {tuple(points.shape)}; accepted is {shape}")
+    if points.numel() == 0 and 0 in points.shape[-2:]:
         raise ValueError(f"{name}: got shape {tuple(points.shape)}; at least one point and one coordinate are needed")
-    return points if points.dtype in (torch.float32, torch.float64) else points.float()
+    return points
 
 
 def is_plain_cpu(points: Tensor) -> bool:

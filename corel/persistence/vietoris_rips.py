@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from corel import _checks
 from corel.persistence.diagram import PersistenceDiagram
 from corel.persistence.filtration import (
     EdgeOrder,
@@ -67,7 +68,7 @@ def vr_persistence(
     Raises
     ------
     TypeError
-        If ``points`` or ``distances`` is no floating-point tensor, or ``max_dim`` no integer.
+        If ``points`` or ``distances`` is no floating-point tensor, or sparse, or an argument not of its type.
     ValueError
         If an argument is not as described, not exactly one of ``points`` and ``distances`` is given, or
         ``"spanning-tree"`` is asked for a ``max_dim`` above 0.
@@ -80,9 +81,8 @@ def vr_persistence(
     >>> vr_persistence(square, max_dim=1)[1].points
     tensor([[1., 2.]])
     """
-    max_dim = _check_max_dim(max_dim)
-    if algorithm not in ("auto", "spanning-tree", "reduction"):
-        raise ValueError(f"algorithm: got {algorithm!r}; accepted are 'auto', 'spanning-tree' and 'reduction'")
+    max_dim = _dimension("max_dim", max_dim)
+    algorithm = _algorithm("algorithm", algorithm)
     if algorithm == "spanning-tree" and max_dim > 0:
         raise ValueError(f"max_dim: got {max_dim}; algorithm 'spanning-tree' computes dimension 0 alone")
     p, max_length = check_p(p), _check_max_length(max_length)
@@ -167,28 +167,19 @@ def _longest_edges(order: EdgeOrder, vertices: Tensor) -> Tensor:
     return order.edges[order.place[vertices.unsqueeze(2), vertices.unsqueeze(1)].amax((1, 2))]
 
 
-def _check_max_dim(max_dim: int) -> int:
-    if not isinstance(max_dim, int) or isinstance(max_dim, bool):
-        raise TypeError(f"max_dim: got {max_dim!r}; accepted is an integer ≥ 0")
-    if max_dim < 0:
-        raise ValueError(f"max_dim: got {max_dim}; accepted is an integer ≥ 0")
-    return max_dim
+_dimension = _checks.at_least(0)
+_algorithm = _checks.one_of("auto", "spanning-tree", "reduction")
+_length = _checks.optional(_checks.real("numbers of at least 0, and None", lambda value: value >= 0))
 
 
-def _check_max_length(max_length: float | None) -> float | None:
-    if max_length is None:
-        return None
-    try:
-        value = float(max_length)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"max_length: got {max_length!r}; accepted is a number ≥ 0, or None") from error
-    if not value >= 0.0:
-        raise ValueError(f"max_length: got {max_length!r}; accepted is a number ≥ 0, or None")
-    return value
+def _check_max_length(max_length: float | Tensor | None) -> float | None:
+    if isinstance(max_length, Tensor) and max_length.dim() == 0 and not max_length.is_meta:
+        max_length = max_length.item()  # a death time of another cloud, say
+    return _length("max_length", max_length)
 
 
 def _check_cloud(points: Tensor) -> Tensor:
-    points = check_points(points)
+    points = check_points(points, shape="(n, d)")
     if points.dim() != 2:
         raise ValueError(f"points: got shape {tuple(points.shape)}; accepted is (n, d)")
     if not points.isfinite().all():
@@ -197,12 +188,9 @@ def _check_cloud(points: Tensor) -> Tensor:
 
 
 def _check_distances(distances: Tensor) -> Tensor:
-    if not isinstance(distances, Tensor) or not distances.is_floating_point():
-        given = distances.dtype if isinstance(distances, Tensor) else type(distances).__name__
-        raise TypeError(f"distances: got {given}; accepted are tensors of float64, float32, float16 and bfloat16")
+    distances = _checks.check_floating("distances", distances)
     if distances.dim() != 2 or distances.shape[0] != distances.shape[1] or not len(distances):
         raise ValueError(f"distances: got shape {tuple(distances.shape)}; accepted is (n, n), n ≥ 1")
-    distances = distances if distances.dtype in (torch.float32, torch.float64) else distances.float()
     checked = distances.detach()
     for wrong, what in (
         (checked.isnan(), "NaN"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -177,6 +179,12 @@ def test_module_shows_its_settings():
         ({"branches": True}, TypeError, "branches"),
         ({"p": 0.5}, ValueError, "p"),
         ({"reduction": "max"}, ValueError, "reduction"),
+        ({"reduction": np.array(["mean", "sum"])}, TypeError, "reduction"),
+        ({"reduction": None}, TypeError, "reduction"),
+        ({"eta": True}, TypeError, "eta"),
+        ({"eta": 10**400}, ValueError, "eta"),
+        ({"p": True}, TypeError, "p"),
+        ({"p": "2"}, TypeError, "p"),
     ],
 )
 def test_bad_settings(settings_, error, name):
@@ -196,11 +204,27 @@ def test_bad_settings(settings_, error, name):
         (torch.full((3, 4), math.nan), ValueError),
         (torch.zeros(3, 4, dtype=torch.int32), TypeError),
         (np.zeros((3, 4)), TypeError),
+        (torch.zeros(3, 4).to_sparse(), TypeError),
+        (torch.zeros(3, 4, device="meta"), TypeError),
+        (torch.zeros(3, 4).to(torch.float8_e4m3fn), TypeError),
     ],
 )
 def test_bad_codes(z, error):
     with pytest.raises(error, match=r"^z: got"):
         connectivity_loss(z)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3, 4)])
+def test_the_shape_of_codes_is_named(shape):
+    with pytest.raises(ValueError, match=rf"^z: got shape {re.escape(str(shape))}; accepted is \(b, n\)$"):
+        ConnectivityLoss()(torch.zeros(shape))
+
+
+def test_numbers_of_numpy_and_fractions():
+    z = _codes(9, 6)
+    loss = ConnectivityLoss(np.float32(1.5), np.int64(2), np.float64(2.0), np.str_("sum"))
+    assert repr(loss) == "ConnectivityLoss(eta=1.5, branches=2, p=2.0, reduction='sum')"
+    assert torch.equal(loss(z), connectivity_loss(z, Fraction(3, 2), 2, 2, "sum"))
 
 
 def test_branches_that_do_not_divide():

@@ -108,7 +108,7 @@ def test_p_that_is_no_norm(p):
         check_p(p)
 
 
-@pytest.mark.parametrize("p", ["one", None, [1]])
+@pytest.mark.parametrize("p", ["one", "1", b"1", None, [1], True, np.array(2.0)])
 def test_p_that_is_no_number(p):
     with pytest.raises(TypeError, match="p: got"):
         check_p(p)

@@ -325,6 +325,10 @@ def test_screening_rules_out_nothing_that_matters(d, dtype, offset):
         (torch.zeros(3, 2, dtype=torch.complex64), TypeError),
         (np.zeros((3, 2)), TypeError),
         ([[0.0, 1.0]], TypeError),
+        (torch.zeros(3, 2).to_sparse(), TypeError),
+        (torch.zeros(3, 2).half().to_sparse(), TypeError),
+        (torch.zeros(3, 2, device="meta"), TypeError),
+        (torch.zeros(3, 2).to(torch.float8_e5m2), TypeError),
     ],
 )
 @pytest.mark.parametrize("function", [merge_edges, death_times])
@@ -333,7 +337,9 @@ def test_bad_points(function, points, error):
         function(points)
 
 
-@pytest.mark.parametrize(("p", "error"), [(0.99, ValueError), (math.nan, ValueError), ("1x", TypeError)])
+@pytest.mark.parametrize(
+    ("p", "error"), [(0.99, ValueError), (math.nan, ValueError), ("1", TypeError), (True, TypeError)]
+)
 def test_bad_p(p, error):
     with pytest.raises(error, match="p: got"):
         merge_edges(torch.zeros(3, 2), p)

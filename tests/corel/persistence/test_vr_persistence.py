@@ -369,6 +369,15 @@ CLOUD, MATRIX = torch.zeros(3, 2), torch.zeros(3, 3)
         ({"points": CLOUD, "max_dim": -1}, ValueError, "max_dim: got -1"),
         ({"points": CLOUD, "max_dim": 1.0}, TypeError, "max_dim: got 1.0"),
         ({"points": CLOUD, "max_dim": True}, TypeError, "max_dim: got True"),
+        ({"points": CLOUD, "max_dim": np.float64(1)}, TypeError, "max_dim: got np.float64"),
+        ({"points": CLOUD, "max_length": True}, TypeError, "max_length: got True"),
+        ({"points": CLOUD, "max_length": "1"}, TypeError, "max_length: got '1'"),
+        ({"points": CLOUD, "algorithm": None}, TypeError, "algorithm: got None; accepted are 'auto'"),
+        ({"points": CLOUD[0]}, ValueError, r"points: got shape \(\d,\); accepted is \(n, d\)"),
+        ({"points": CLOUD.to_sparse()}, TypeError, "points: got a tensor of layout torch.sparse_coo"),
+        ({"points": CLOUD.to("meta")}, TypeError, "points: got a tensor on the meta device"),
+        ({"distances": MATRIX.to_sparse()}, TypeError, "distances: got a tensor of layout torch.sparse_coo"),
+        ({"distances": MATRIX.to("meta")}, TypeError, "distances: got a tensor on the meta device"),
         ({"points": CLOUD, "max_length": -1.0}, ValueError, "max_length: got -1.0"),
         ({"points": CLOUD, "max_length": math.nan}, ValueError, "max_length: got nan"),
         ({"points": CLOUD, "max_length": "far"}, TypeError, "max_length: got 'far'"),
@@ -389,6 +398,14 @@ CLOUD, MATRIX = torch.zeros(3, 2), torch.zeros(3, 3)
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         vr_persistence(**arguments)
+
+
+def test_numbers_of_numpy_and_lengths_of_torch():
+    points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    plain = vr_persistence(points, max_dim=1, max_length=1.0)
+    other = vr_persistence(points, max_dim=np.int64(1), max_length=death_times(points)[-1], algorithm=np.str_("auto"))
+    for one, two in zip(plain, other, strict=True):
+        assert torch.equal(one.points, two.points)
 
 
 def test_names():

@@ -1,0 +1,81 @@
+"""The shared checks: what they return, and the one error for everything else."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from corel import _checks
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "expected"),
+    [
+        (_checks.count, 3, 3),
+        (_checks.count, np.uint8(3), 3),
+        (_checks.positive, 2, 2),
+        (_checks.positive, 2.5, 2.5),
+        (_checks.positive, np.float32(0.5), 0.5),
+        (_checks.positive, Fraction(1, 2), 0.5),
+        (_checks.positive, np.int64(2), 2.0),
+        (_checks.non_negative, 0, 0),
+        (_checks.seed, -(2**63), -(2**63)),
+        (_checks.one_of("a", "b"), np.str_("b"), "b"),
+        (_checks.one_of(1, 2), np.int64(2), 2),
+        (_checks.counts(1, 3), [np.int64(4), 5], (4, 5)),
+        (_checks.boolean, np.True_, True),
+        (_checks.optional(_checks.count), None, None),
+        (_checks.optional(_checks.count), 1, 1),
+    ],
+)
+def test_values_come_back_as_pythons(check, value, expected):
+    assert check("x", value) == expected
+    assert type(check("x", value)) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "error"),
+    [
+        *((_checks.count, value, TypeError) for value in (True, np.True_, 1.0, "1", None, torch.tensor(1))),
+        (_checks.count, 0, ValueError),
+        *((_checks.positive, value, TypeError) for value in (True, "1", None, 1j, np.ones(2), torch.tensor(1.0))),
+        *((_checks.positive, value, ValueError) for value in (0, -1.0, math.nan, math.inf, 10**400)),
+        *((_checks.seed, value, ValueError) for value in (2**64, -(2**63) - 1)),
+        *((_checks.one_of("a", "b"), value, TypeError) for value in (1, None, np.array(["a", "b"]))),
+        (_checks.one_of("a", "b"), "c", ValueError),
+        *((_checks.one_of(1, 2), value, TypeError) for value in (True, 1.0, "1")),
+        *((_checks.counts(1, 3), value, TypeError) for value in (3, None, "12", (1.0,), (True,))),
+        *((_checks.counts(1, 3), value, ValueError) for value in ((), (1,) * 4, (1, 0))),
+        *((_checks.boolean, value, TypeError) for value in (1, "yes", None)),
+        (_checks.optional(_checks.count), 0, ValueError),
+    ],
+)
+def test_the_error_is_one_line_with_the_name(check, value, error):
+    with pytest.raises(error, match=r"^x: got .*; accepted are ") as caught:
+        check("x", value)
+    assert "\n" not in str(caught.value)
+
+
+def test_long_values_are_named_by_their_type():
+    with pytest.raises(TypeError, match=r"^x: got ndarray; accepted are"):
+        _checks.count("x", np.zeros((50, 50)))
+
+
+def test_fields_of_a_frozen_dataclass():
+    @dataclasses.dataclass(frozen=True)
+    class Settings:
+        size: int
+        rate: float = 1.0
+
+        def __post_init__(self) -> None:
+            _checks.check_fields(self, size=_checks.count, rate=_checks.positive)
+
+    assert dataclasses.asdict(Settings(np.int64(3), 2)) == {"size": 3, "rate": 2}
+    assert type(Settings(np.int64(3)).size) is int
+    with pytest.raises(TypeError, match="rate: got 'x'"):
+        Settings(1, "x")
