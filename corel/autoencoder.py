@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from corel import _checks
+
 #: Side of the images that the autoencoder takes, in pixels (§5.1).
 IMAGE_SIZE = 32
+_filters = _checks.counts(1, 5)
 
 
 class BranchedLinear(nn.Module):
@@ -29,15 +33,15 @@ class BranchedLinear(nn.Module):
 
     Raises
     ------
-    ValueError
-        If ``branches`` does not divide both sizes, or a number is below 1.
+    ValueError, TypeError
+        If ``branches`` does not divide both sizes, or a number is no integer of at least 1.
     """
 
     def __init__(self, in_features: int, out_features: int, branches: int) -> None:
         super().__init__()
-        for name, value in (("in_features", in_features), ("out_features", out_features), ("branches", branches)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}: got {value!r}; accepted are integers of at least 1")
+        in_features = _checks.count("in_features", in_features)
+        out_features = _checks.count("out_features", out_features)
+        branches = _checks.count("branches", branches)
         if in_features % branches or out_features % branches:
             raise ValueError(
                 f"branches: got {branches}, which does not divide both in_features {in_features} and "
@@ -55,12 +59,31 @@ class BranchedLinear(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_features) → (b, out_features)."""
-        parts = x.reshape(len(x), self.branches, -1).transpose(0, 1)
+        """(b, in_features) → (b, out_features), of the dtype of the weights.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``x`` has another shape, or a dtype that is not the weights' (under autocast, any floating one is taken).
+        """
+        _check_input(x, self.weight, self.in_features)
+        parts = x.reshape(len(x), self.branches, self.in_features // self.branches).transpose(0, 1)
         return torch.baddbmm(self.bias, parts, self.weight).transpose(0, 1).reshape(len(x), self.out_features)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, branches={self.branches}"
+
+
+def _check_input(x: Tensor, weight: Any, *sizes: int) -> None:
+    """Raise unless ``x`` is a tensor (b, *sizes), b ≥ 0, that a layer with this weight can take."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: got {type(x).__name__}; accepted are tensors of dtype {weight.dtype}")
+    if x.shape[1:] != sizes:
+        raise ValueError(f"x: got shape {tuple(x.shape)}; accepted is (b, {', '.join(map(str, sizes))})")
+    if x.dtype != weight.dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+        raise TypeError(f"x: got dtype {x.dtype}; accepted is {weight.dtype}, that of the weights")
+    if x.layout is not _checks.STRIDED:
+        _checks.check_dense("x", x)
 
 
 class Autoencoder(nn.Module):
@@ -83,27 +106,24 @@ class Autoencoder(nn.Module):
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If ``branches`` does not divide the flattened output of the convolutions (2048 with the default filters), or
-        a number is below 1.
+        a number is no integer of at least 1.
     """
 
     def __init__(
         self, branches: int = 16, branch_dim: int = 10, in_channels: int = 3, filters: Sequence[int] = (32, 64, 128)
     ) -> None:
         super().__init__()
-        if not 1 <= len(filters) <= 5:
-            raise ValueError(f"filters: got {len(filters)} numbers; accepted are 1 to 5")
-        for name, value in (
-            ("branch_dim", branch_dim),
-            ("in_channels", in_channels),
-            *(("filters", f) for f in filters),
-        ):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: got {value!r}; accepted are integers of at least 1")
+        branches = _checks.count("branches", branches)
+        branch_dim = _checks.count("branch_dim", branch_dim)
+        in_channels = _checks.count("in_channels", in_channels)
+        filters = _filters("filters", filters)
         self.branches, self.branch_dim, self.in_channels = branches, branch_dim, in_channels
         side = IMAGE_SIZE >> len(filters)
         flat = filters[-1] * side * side
+        if flat % branches:
+            raise ValueError(f"branches: got {branches}; it must divide {flat}, the flattened output of the filters")
         code = branches * branch_dim
         channels = [in_channels, *filters]
         down: list[nn.Module] = []
@@ -123,16 +143,18 @@ class Autoencoder(nn.Module):
         Parameters
         ----------
         x
-            (b, in_channels, 32, 32) floating point in [0, 1].
+            (b, in_channels, 32, 32) of the dtype of the weights, in [0, 1]; b may be 0.
 
         Returns
         -------
         tuple of Tensor
             The reconstruction x̂, of the shape of ``x``, and the code z, (b, branches · branch_dim).
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``x`` has another shape, or a dtype that is not the weights' (under autocast, any floating one is taken).
         """
-        if x.ndim != 4 or x.shape[1:] != (self.in_channels, IMAGE_SIZE, IMAGE_SIZE):
-            raise ValueError(
-                f"x: got shape {tuple(x.shape)}; accepted is (b, {self.in_channels}, {IMAGE_SIZE}, {IMAGE_SIZE})"
-            )
+        _check_input(x, self.encoder[0].weight, self.in_channels, IMAGE_SIZE, IMAGE_SIZE)
         z = self.encoder(x)
         return self.decoder(z), z

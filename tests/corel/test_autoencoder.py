@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -47,10 +48,59 @@ def test_branches_do_not_see_each_other():
     assert changed.tolist() == [False, False, True, True, False, False]
 
 
-@pytest.mark.parametrize("sizes", [(10, 6, 4), (12, 7, 3), (0, 6, 3), (12, 6, 0), (12, 6, -3), (12, 6, True)])
+@pytest.mark.parametrize("sizes", [(10, 6, 4), (12, 7, 3), (0, 6, 3), (12, 6, 0), (12, 6, -3)])
 def test_branched_linear_refuses(sizes):
     with pytest.raises(ValueError, match=r"branches|in_features"):
         BranchedLinear(*sizes)
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0, "2", None])
+def test_branched_linear_refuses_what_is_no_integer(wrong):
+    for place, name in enumerate(("in_features", "out_features", "branches")):
+        sizes = [12, 6, 3]
+        sizes[place] = wrong
+        with pytest.raises(TypeError, match=f"^{name}: got {wrong!r}; accepted are integers of at least 1"):
+            BranchedLinear(*sizes)
+
+
+def test_integers_of_numpy():
+    layer = BranchedLinear(np.int64(4), np.int32(4), np.uint8(2))
+    assert repr(layer) == "BranchedLinear(in_features=4, out_features=4, branches=2)"
+    assert Autoencoder(np.int64(4), np.int64(2), filters=np.array([4, 8]))(torch.rand(1, 3, 32, 32))[1].shape == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (torch.zeros(2, 3), ValueError, r"got shape \(2, 3\); accepted is \(b, 4\)"),
+        (torch.zeros(2, 2, 2), ValueError, r"got shape \(2, 2, 2\); accepted is \(b, 4\)"),
+        (torch.zeros(4), ValueError, r"got shape \(4,\); accepted is \(b, 4\)"),
+        (torch.tensor(1.0), ValueError, r"got shape \(\); accepted is \(b, 4\)"),
+        (torch.zeros(2, 4).double(), TypeError, "got dtype torch.float64; accepted is torch.float32"),
+        (torch.zeros(2, 4, dtype=torch.int64), TypeError, "got dtype torch.int64; accepted is torch.float32"),
+        (torch.zeros(2, 4).to_sparse(), TypeError, "got a tensor of layout torch.sparse_coo"),
+        (np.zeros((2, 4), np.float32), TypeError, "got ndarray; accepted are tensors"),
+        (None, TypeError, "got NoneType; accepted are tensors"),
+    ],
+)
+def test_branched_linear_refuses_other_inputs(x, error, message):
+    with pytest.raises(error, match=f"^x: {message}"):
+        BranchedLinear(4, 4, 2)(x)
+
+
+def test_no_images_give_no_codes():
+    assert BranchedLinear(4, 6, 2)(torch.zeros(0, 4)).shape == (0, 6)
+    reconstructed, z = Autoencoder(4, 2, filters=(4, 8))(torch.zeros(0, 3, 32, 32))
+    assert reconstructed.shape == (0, 3, 32, 32)
+    assert z.shape == (0, 8)
+
+
+def test_other_dtypes_under_autocast_and_after_conversion():
+    model = Autoencoder(4, 2, filters=(4, 8))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(torch.rand(2, 3, 32, 32))[1].dtype == torch.bfloat16
+        assert model(torch.rand(2, 3, 32, 32).bfloat16())[1].dtype == torch.bfloat16
+    assert model.double()(torch.rand(2, 3, 32, 32).double())[1].dtype == torch.float64
 
 
 def test_sizes_of_the_paper():
@@ -95,6 +145,44 @@ def test_code_has_branches_from_their_own_part_of_the_features():
 def test_other_images_are_refused(shape):
     with pytest.raises(ValueError, match=r"x: got shape .*accepted is \(b, 3, 32, 32\)"):
         Autoencoder()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("images", "given"),
+    [
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "dtype torch.uint8"),
+        (torch.zeros(2, 3, 32, 32).double(), "dtype torch.float64"),
+        (torch.zeros(2, 3, 32, 32).half(), "dtype torch.float16"),
+        (np.zeros((2, 3, 32, 32), np.float32), "ndarray"),
+        (None, "NoneType"),
+    ],
+)
+def test_other_kinds_of_images_are_refused(images, given):
+    with pytest.raises(TypeError, match=f"^x: got {given}; accepted (is|are tensors of dtype) torch.float32"):
+        Autoencoder(4, 2, filters=(4, 8))(images)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"branches": 0}, ValueError, "branches: got 0; accepted are integers of at least 1"),
+        ({"branches": -1}, ValueError, "branches: got -1; accepted are integers of at least 1"),
+        ({"branches": 7}, ValueError, "branches: got 7; it must divide 2048"),
+        ({"branches": "x"}, TypeError, "branches: got 'x'; accepted are integers of at least 1"),
+        ({"branches": 1.0}, TypeError, "branches: got 1.0; accepted are integers of at least 1"),
+        ({"branch_dim": True}, TypeError, "branch_dim: got True; accepted are integers of at least 1"),
+        ({"in_channels": None}, TypeError, "in_channels: got None; accepted are integers of at least 1"),
+        ({"filters": 3}, TypeError, "filters: got 3; accepted are 1 to 5 integers of at least 1"),
+        ({"filters": None}, TypeError, "filters: got None; accepted are 1 to 5 integers"),
+        ({"filters": "abc"}, TypeError, "filters: got 'abc'; accepted are 1 to 5 integers"),
+        ({"filters": (4, True)}, TypeError, r"filters: got \(4, True\); accepted are 1 to 5 integers"),
+        ({"filters": (4, 0)}, ValueError, r"filters: got \(4, 0\); accepted are 1 to 5 integers"),
+        ({"filters": (4,) * 6}, ValueError, r"filters: got \(4, 4, 4, 4, 4, 4\); accepted are 1 to 5 integers"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        Autoencoder(**arguments)
 
 
 @pytest.mark.parametrize(
