@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Real
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from corel import _checks
 from corel.persistence.metric import check_p, norm
 
 #: Rows of one piece of work: enough to make handing it to a thread cheap.
@@ -32,6 +32,8 @@ class BallCount(OutlierMixin, BaseEstimator):
         Number of branches k: columns are split into k equal consecutive parts, each with balls of its own.
     p : float, default=1.0
         Norm ‖·‖p of the balls, 1 ≤ p ≤ ∞.
+
+    A parameter that is changed after ``fit`` counts from the next ``fit`` on.
 
     Attributes
     ----------
@@ -53,6 +55,8 @@ class BallCount(OutlierMixin, BaseEstimator):
     stored_: np.ndarray | Tensor
     n_features_in_: int
     offset_: float
+    _radius: float
+    _branches: int
     _norm: float
     _columns: np.ndarray
 
@@ -67,7 +71,8 @@ class BallCount(OutlierMixin, BaseEstimator):
         Parameters
         ----------
         Z
-            (m, n) floating point, finite, m ≥ 1. A tensor on a GPU keeps the model there.
+            (m, n) real numbers, finite, m ≥ 1 and n ≥ 1: a dense array or tensor, or what numpy makes an array of.
+            Other types than float32 and float64 are converted to one of them. A tensor on a GPU keeps the model there.
         y
             Ignored.
 
@@ -76,39 +81,47 @@ class BallCount(OutlierMixin, BaseEstimator):
         ValueError, TypeError
             If ``Z`` or a parameter of the constructor is not as described.
         """
-        if not isinstance(self.radius, Real) or not 0 <= self.radius < math.inf:
-            raise ValueError(f"radius: got {self.radius!r}; accepted are finite numbers of at least 0")
-        if not isinstance(self.branches, int | np.integer) or self.branches < 1:
-            raise ValueError(f"branches: got {self.branches!r}; accepted are integers of at least 1")
+        radius = _checks.non_negative("radius", self.radius)
+        branches = _checks.count("branches", self.branches)
         p = check_p(self.p)
         stored = _check(Z)
         if len(stored) == 0:
             raise ValueError("Z: got no points; at least one is needed")
-        if stored.shape[1] % self.branches:
-            raise ValueError(f"branches: got {self.branches}, which does not divide the {stored.shape[1]} columns of Z")
+        if stored.shape[1] == 0:
+            raise ValueError(f"Z: got shape {tuple(stored.shape)}; at least one column is needed")
+        if stored.shape[1] % branches:
+            raise ValueError(f"branches: got {branches}, which does not divide the {stored.shape[1]} columns of Z")
         self.stored_ = stored
         self.n_features_in_ = stored.shape[1]
         self.offset_ = 0.5
-        self._norm = p
+        # as they are now: a model that is half of other parameters would be no model
+        self._radius, self._branches, self._norm = radius, branches, p
         if isinstance(stored, np.ndarray):
-            dim = stored.shape[1] // self.branches
-            self._columns = np.ascontiguousarray(stored.reshape(-1, self.branches, dim).transpose(1, 2, 0))
+            dim = stored.shape[1] // branches
+            self._columns = np.ascontiguousarray(stored.reshape(-1, branches, dim).transpose(1, 2, 0))
         return self
 
     def score_samples(self, Z: np.ndarray | Tensor) -> np.ndarray:
-        """Count the stored points within ``radius``, summed over branches.
+        """Count the stored points within the ``radius`` of the last ``fit``, summed over branches.
 
         Distances are computed in the wider of the dtypes of ``Z`` and the stored points.
 
         Parameters
         ----------
         Z
-            (n, n_features) floating point, finite.
+            (n, n_features), as in ``fit``; n may be 0.
 
         Returns
         -------
         numpy.ndarray
             (n,) float64, whole numbers from 0 to m · branches; higher means more like the class.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``Z`` is not as described, or has other columns than in ``fit``.
+        sklearn.exceptions.NotFittedError
+            Before ``fit``.
         """
         check_is_fitted(self, "stored_")
         points = _check(Z)
@@ -131,7 +144,7 @@ class BallCount(OutlierMixin, BaseEstimator):
 
         dtype = np.promote_types(points.dtype, self._columns.dtype)
         with np.errstate(over="ignore"):
-            radius = dtype.type(self.radius)
+            radius = dtype.type(self._radius)
         # at radius 0 only equal points count, under every norm: a length must not vanish by being squared
         kernel = getattr(_ball_count_cpu, _KERNELS[self._norm if radius > 0 else math.inf])
         points = np.ascontiguousarray(points, dtype)
@@ -155,11 +168,11 @@ class BallCount(OutlierMixin, BaseEstimator):
     def _count_in_torch(self, points: Tensor, stored: Tensor) -> np.ndarray:
         dtype = torch.promote_types(points.dtype, stored.dtype)
         stored = stored.to(dtype=dtype)
-        dim = stored.shape[1] // self.branches
-        parts = stored.view(len(stored), self.branches, dim)
+        dim = stored.shape[1] // self._branches
+        parts = stored.view(len(stored), self._branches, dim)
         rows = max(1, _TORCH_ELEMENTS // max(1, stored.numel()))
         counts = [
-            (norm(chunk.view(len(chunk), 1, self.branches, dim) - parts, self._norm) <= self.radius).sum((1, 2))
+            (norm(chunk.view(len(chunk), 1, self._branches, dim) - parts, self._norm) <= self._radius).sum((1, 2))
             for chunk in points.to(stored).split(rows)
         ]
         return torch.cat(counts).double().cpu().numpy()
@@ -168,29 +181,35 @@ class BallCount(OutlierMixin, BaseEstimator):
 _KERNELS = {1.0: "count_l1", 2.0: "count_l2", math.inf: "count_max"}
 
 
+_INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
 def _check(Z: np.ndarray | Tensor) -> np.ndarray | Tensor:
-    """Two-dimensional, floating, finite: an array, or a tensor if it is not on the CPU."""
+    """Two-dimensional, float32 or float64, finite: an array, or a tensor if it is not on the CPU."""
     if isinstance(Z, Tensor):
-        Z = Z.detach()
+        Z = _checks.check_dense("Z", Z.detach())
+        Z = _checks.check_floating("Z", Z.double() if Z.dtype in _INTEGERS else Z)
         if Z.device.type == "cpu":
-            Z = Z.float().numpy() if Z.dtype in (torch.float16, torch.bfloat16) else Z.numpy()
+            Z = Z.numpy()
     else:
-        Z = np.asarray(Z)
+        Z = _array(Z)
     if Z.ndim != 2:
         raise ValueError(f"Z: got shape {tuple(Z.shape)}; accepted is (n, n_features)")
-    if isinstance(Z, Tensor):
-        if not Z.is_floating_point():
-            raise TypeError(f"Z: got dtype {Z.dtype}; accepted are floating-point numbers")
-        finite = bool(torch.isfinite(Z).all())
-        Z = Z if Z.dtype in (torch.float32, torch.float64) else Z.float()
-    else:
-        if Z.dtype.kind in "iub":
-            Z = Z.astype(np.float64)
-        if Z.dtype.kind != "f":
-            raise TypeError(f"Z: got dtype {Z.dtype}; accepted are real numbers")
-        finite = bool(np.isfinite(Z).all())
-        if Z.dtype not in (np.float32, np.float64):
-            Z = Z.astype(np.float32 if Z.dtype == np.float16 else np.float64)
-    if not finite:
+    if not bool(torch.isfinite(Z).all() if isinstance(Z, Tensor) else np.isfinite(Z).all()):
         raise ValueError("Z: got NaN or infinity; all coordinates must be finite")
     return Z
+
+
+def _array(values: Any) -> np.ndarray:
+    """What numpy makes of ``values``, in float32 or float64."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        raise ValueError(f"Z: got a ragged {type(values).__name__}; accepted is (n, n_features)") from None
+    if array.dtype.kind not in "fiub":
+        # a matrix of scipy's sparse ones, say, is to numpy one object
+        given = f"dtype {array.dtype}" if array.ndim else type(values).__name__
+        raise TypeError(f"Z: got {given}; accepted are dense arrays and tensors of real numbers")
+    if array.dtype.kind != "f":
+        return array.astype(np.float64)
+    return array.astype(np.float32) if array.dtype.itemsize == 2 else _checks.native(array)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from numbers import Integral, Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from corel import _checks
 from corel.ball_count import BallCount
 from corel.persistence.metric import check_p
 from corel.persistence.spanning_tree import check_points, death_times
@@ -80,8 +80,8 @@ def density_degree(points: np.ndarray | Tensor, epsilon: float, p: float = 1.0) 
     cloud = _finite(points)
     if cloud.dim() != 2:
         raise ValueError(f"points: got shape {tuple(points.shape)}; accepted is (n, d)")
-    _check_lengths(epsilon=epsilon)
-    counts = BallCount(float(epsilon), p=check_p(p)).fit(cloud).score_samples(cloud)
+    epsilon = _checks.positive("epsilon", epsilon)
+    counts = BallCount(epsilon, p=check_p(p)).fit(cloud).score_samples(cloud)
     return int(counts.min()) - 1  # a point lies in its own ball
 
 
@@ -154,8 +154,7 @@ def required_sample_size(alpha: float, beta: float, eta: float, n: int, b: int) 
     34
     """
     bound = _entropy_bound(alpha, beta, eta, n, "eta")
-    _check_integer("b", b, 2)
-    return math.floor(bound) + int(b)
+    return math.floor(bound) + _checks.at_least(2)("b", b)
 
 
 def max_batch_size(alpha: float, beta: float, n: int) -> int:
@@ -190,35 +189,25 @@ def max_batch_size(alpha: float, beta: float, n: int) -> int:
 
 def _entropy_bound(alpha: float, beta: float, epsilon: float, n: int, name: str = "epsilon") -> Fraction:
     """The bound of Lemma 2 for exactly the given numbers: floats cannot hold it where n is in the hundreds."""
-    _check_lengths(**({"alpha": alpha, "beta": beta} | {name: epsilon}))
-    _check_integer("n", n, 1)
+    alpha, beta = _checks.positive("alpha", alpha), _checks.positive("beta", beta)
+    epsilon, n = _checks.positive(name, epsilon), _checks.count("n", n)
     if not alpha < beta:
         raise ValueError(f"beta: got {beta!r}; accepted are numbers above alpha = {alpha!r}")
     if not epsilon < 2 * alpha:
         raise ValueError(f"{name}: got {epsilon!r}; accepted are numbers below 2 · alpha = {2 * alpha!r}")
     a, b, e = (Fraction(float(value)) for value in (alpha, beta, epsilon))
-    return (2 * b / e + 1) ** int(n) - (2 * a / e - 1) ** int(n)
+    return (2 * b / e + 1) ** n - (2 * a / e - 1) ** n
 
 
 def _finite(points: np.ndarray | Tensor) -> Tensor:
-    if not isinstance(points, np.ndarray | Tensor):
+    if isinstance(points, np.ndarray):
+        if points.dtype.kind not in "fiubc":
+            raise TypeError(f"points: got dtype {points.dtype}; accepted are floating-point numbers")
+        # torch takes neither negative strides nor, without a warning, memory that cannot be written to
+        points = torch.from_numpy(np.require(_checks.native(points), requirements=["C", "W"]))
+    elif not isinstance(points, Tensor):
         raise TypeError(f"points: got {type(points).__name__}; accepted are numpy arrays and torch tensors")
-    cloud = check_points(torch.as_tensor(points).detach())
+    cloud = check_points(points.detach())
     if not bool(torch.isfinite(cloud).all()):
         raise ValueError("points: got NaN or infinity; all coordinates must be finite")
     return cloud
-
-
-def _check_lengths(**lengths: float) -> None:
-    for name, value in lengths.items():
-        if not isinstance(value, Real) or isinstance(value, bool):
-            raise TypeError(f"{name}: got {value!r}; accepted are finite numbers above 0")
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name}: got {value!r}; accepted are finite numbers above 0")
-
-
-def _check_integer(name: str, value: int, least: int) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name}: got {value!r}; accepted are integers of at least {least}")
-    if value < least:
-        raise ValueError(f"{name}: got {value!r}; accepted are integers of at least {least}")

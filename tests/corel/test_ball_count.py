@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -144,6 +145,10 @@ def test_scikit_learn_conventions():
         ({"p": 0.5}, np.zeros((2, 4)), "p: got 0.5"),
         ({}, np.zeros((0, 4)), "Z: got no points"),
         ({}, np.zeros(4), "Z: got shape"),
+        ({}, np.zeros((3, 0)), r"Z: got shape \(3, 0\); at least one column is needed"),
+        ({}, torch.zeros(3, 0), r"Z: got shape \(3, 0\); at least one column is needed"),
+        ({}, [[1.0], [1.0, 2.0]], r"Z: got a ragged list; accepted is \(n, n_features\)"),
+        ({}, np.full((2, 2), np.finfo(np.longdouble).max), "Z: got NaN or infinity"),
         ({}, np.array([[math.nan]]), "Z: got NaN or infinity"),
         ({}, np.array([[math.inf]]), "Z: got NaN or infinity"),
     ],
@@ -151,6 +156,47 @@ def test_scikit_learn_conventions():
 def test_bad_input(parameters, z, message):
     with pytest.raises(ValueError, match=message):
         BallCount(**parameters).fit(z)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "z", "message"),
+    [
+        ({"radius": True}, np.zeros((2, 4)), "radius: got True; accepted are finite numbers of at least 0"),
+        ({"radius": "2"}, np.zeros((2, 4)), "radius: got '2'"),
+        ({"branches": True}, np.zeros((2, 4)), "branches: got True; accepted are integers of at least 1"),
+        ({"branches": 2.0}, np.zeros((2, 4)), "branches: got 2.0"),
+        ({"p": True}, np.zeros((2, 4)), "p: got True"),
+        ({}, torch.zeros(2, 4).to_sparse(), "Z: got a tensor of layout torch.sparse_coo"),
+        ({}, torch.zeros(2, 4, device="meta"), "Z: got a tensor on the meta device"),
+        ({}, torch.zeros(2, 4).to(torch.float8_e4m3fn), "Z: got torch.float8_e4m3fn"),
+        ({}, torch.zeros(2, 4, dtype=torch.complex64), "Z: got torch.complex64"),
+        ({}, scipy.sparse.csr_matrix(np.zeros((2, 4))), "Z: got csr_matrix; accepted are dense arrays"),
+        ({}, np.zeros((2, 4), object), "Z: got dtype object"),
+        ({}, None, "Z: got NoneType"),
+    ],
+)
+def test_wrong_types(parameters, z, message):
+    with pytest.raises(TypeError, match=f"^{message}"):
+        BallCount(**parameters).fit(z)
+
+
+def test_other_forms_of_the_same_numbers():
+    z = np.random.default_rng(0).integers(-3, 4, (9, 4))
+    expected = BallCount(2.0, 2).fit(z.astype(np.float64)).score_samples(z.astype(np.float64))
+    for form in (z.tolist(), z, z.astype(">f8"), z.astype(np.longdouble), z.astype(np.float16), torch.from_numpy(z)):
+        np.testing.assert_array_equal(BallCount(np.int32(2), np.int64(2)).fit(form).score_samples(form), expected)
+
+
+@pytest.mark.parametrize("p", [1.0, 3.0])
+def test_a_changed_parameter_counts_from_the_next_fit_on(p):
+    z = np.random.default_rng(0).normal(size=(20, 4))
+    model = BallCount(1.5, 2, p).fit(z)
+    expected = model.score_samples(z)
+    model.set_params(radius=4.0, branches=1, p=math.inf)
+    np.testing.assert_array_equal(model.score_samples(z), expected)
+    changed = BallCount(4.0, 1, math.inf).fit(z).score_samples(z)
+    np.testing.assert_array_equal(model.fit(z).score_samples(z), changed)
+    assert (changed != expected).any()
 
 
 def test_wrong_columns_and_kind():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -153,6 +154,19 @@ def test_large_dimensions_neither_overflow_nor_round():
     assert required_sample_size(1.0, 2.0, 1.0, 2000, 100) == 5**2000 - 1 + 100
 
 
+def test_other_forms_of_the_same_numbers():
+    points = np.array([[0.0, 1.0], [3.0, 1.0], [3.5, 7.0]])
+    read_only = points.copy()
+    read_only.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forms = [points[::-1], points[:, ::-1], points.astype(">f8"), points.astype(">f4"), np.asfortranarray(points)]
+        for form in (*forms, points.astype(np.longdouble), read_only):
+            assert alpha_beta(form) == (3.0, 6.5)
+            assert density_degree(form, 6.5) == 1
+    assert required_sample_size(np.float32(1.0), 2, Fraction(1), np.int64(2), np.int64(10)) == 34
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -160,6 +174,12 @@ def test_large_dimensions_neither_overflow_nor_round():
         (lambda: alpha_beta(np.array([[0.0], [math.nan]])), ValueError, "points: got NaN or infinity"),
         (lambda: alpha_beta(np.zeros((2, 2), int)), TypeError, "points: got torch.int64"),
         (lambda: alpha_beta([[0.0], [1.0]]), TypeError, "points: got list"),
+        (lambda: alpha_beta(np.zeros((2, 2), object)), TypeError, "points: got dtype object; accepted are floating"),
+        (lambda: alpha_beta(np.array([["a"], ["b"]])), TypeError, "points: got dtype <U1; accepted are floating"),
+        (lambda: alpha_beta(np.zeros((2, 2), ">i4")), TypeError, "points: got torch.int32"),
+        (lambda: density_degree(np.zeros((2, 2), object), 1.0), TypeError, "points: got dtype object"),
+        (lambda: density_degree(torch.zeros(2, 2).to_sparse(), 1.0), TypeError, "points: got a tensor of layout"),
+        (lambda: density_degree(np.zeros((2, 2)), True), TypeError, "epsilon: got True"),
         (lambda: alpha_beta(np.zeros((2, 2)), p=0.5), ValueError, "p: got 0.5"),
         (lambda: density_degree(np.zeros((2, 2, 2)), 1.0), ValueError, r"accepted is \(n, d\)"),
         (lambda: density_degree(np.zeros((2, 2)), 0.0), ValueError, "epsilon: got 0.0"),
