@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import torch
+
+from corel import _checks
 
 
 class Stateful(Protocol):
@@ -25,7 +28,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as stream:
             write(stream)
@@ -34,6 +37,21 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def check_path(name: str, path: str | os.PathLike[str] | None) -> Path | None:
+    """Return the path of a file, or None for None; a TypeError or ValueError under ``name`` for anything else."""
+    if path is None:
+        return None
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(_checks.got(name, path, "paths of files, and None"))
+    if not os.fspath(path):
+        raise ValueError(_checks.got(name, path, "paths of files, and None"))
+    return Path(path)
 
 
 class Checkpoint:
@@ -58,7 +76,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, key: str = "") -> None:
-        self.path = None if path is None else Path(path)
+        self.path = check_path("path", path)
         self.key = key
 
     def load(self, **parts: Stateful | torch.Generator) -> tuple[int, Any]:
@@ -68,11 +86,11 @@ class Checkpoint:
         one that cannot be read (a disk error: the training then starts again rather than end here).
         The global random state of torch is restored too.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return 0, None
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception:  # any damage to the file means the same: there is no usable checkpoint
+        except Exception:  # no file and any damage to it mean the same: there is no usable checkpoint
             return 0, None
         if state.get("key") != self.key or set(state["parts"]) != set(parts):
             return 0, None
@@ -105,6 +123,27 @@ class Checkpoint:
             },
         }
         write_atomically(self.path, lambda stream: torch.save(state, stream))
+
+    def check_writable(self) -> None:
+        """Make the file's folder and try to write there, before hours go into what is to be kept.
+
+        Raises
+        ------
+        ValueError
+            If nothing can be written there, or the path is a folder.
+        """
+        if self.path is None:
+            return
+        try:
+            if self.path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = _temporary(self.path)
+            temporary.touch()
+            temporary.unlink()
+        except (OSError, ValueError) as error:  # a ValueError for a character that no path has
+            reason = getattr(error, "strerror", None) or error
+            raise ValueError(f"checkpoint: cannot write to {str(self.path)!r} ({reason})") from None
 
     def remove(self) -> None:
         """Delete the file, if there is one."""

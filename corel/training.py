@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import os
 import time
 from typing import Any
@@ -15,11 +14,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from corel import _strided_conv
+from corel import _checks, _strided_conv
 from corel._device import resolve_device
 from corel._memory import reuse_freed_memory
 from corel.autoencoder import IMAGE_SIZE, Autoencoder
-from corel.checkpoint import Checkpoint
+from corel.checkpoint import Checkpoint, check_path
 from corel.persistence.spanning_tree import death_times
 
 #: Columns of the history that are measured at every iteration.
@@ -41,16 +40,17 @@ class _Settings:
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("eta", "lr"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name}: got {value!r}; accepted are finite numbers above 0")
-        if not 0 <= self.lam < math.inf:
-            raise ValueError(f"lam: got {self.lam!r}; accepted are finite numbers of at least 0")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: got {self.batch_size!r}; accepted are integers of at least 1")
-        if self.reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction: got {self.reduction!r}; accepted are 'mean' and 'sum'")
+        _checks.check_fields(
+            self,
+            eta=_checks.positive,
+            lam=_checks.non_negative,
+            branches=_checks.count,
+            branch_dim=_checks.count,
+            batch_size=_checks.count,
+            lr=_checks.positive,
+            reduction=_checks.one_of("mean", "sum"),
+            seed=_checks.seed,
+        )
 
 
 def train_autoencoder(
@@ -114,31 +114,32 @@ def train_autoencoder(
     Raises
     ------
     ValueError, TypeError
-        If an argument is not as described, or there are fewer images than a batch.
+        If an argument is not as described, ``checkpoint`` cannot be written to, or there are fewer images than a batch.
     FloatingPointError
         If the loss or the codes are no longer finite.
     """
     settings = _Settings(eta, lam, branches, branch_dim, batch_size, lr, reduction, seed)
+    epochs = _checks.count("epochs", epochs)
+    path, where = check_path("checkpoint", checkpoint), resolve_device(device)
     array = _check_images(images)
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs: got {epochs!r}; accepted are integers of at least 1")
-    steps = len(array) // batch_size
+    steps = len(array) // settings.batch_size
     if steps == 0:
-        raise ValueError(f"images: got {len(array)}, fewer than batch_size = {batch_size}")
-    where = resolve_device(device)
-    key = "" if checkpoint is None else _key(settings, array)
+        raise ValueError(f"images: got {len(array)}, fewer than batch_size = {settings.batch_size}")
+    state = Checkpoint(path, "" if path is None else _key(settings, array))
     gpus = range(torch.cuda.device_count()) if where.type == "cuda" else ()
     with torch.random.fork_rng(devices=gpus), reuse_freed_memory():
         trainer = _Trainer(settings, where)
-        start = trainer.load(Checkpoint(checkpoint, key))
+        start = trainer.load(state)
         if start > epochs:
             trainer = _Trainer(settings, where)
             start = 0
+        if start < epochs:
+            state.check_writable()
         batches = _Batches(array, where)
         with tqdm(total=epochs * steps, initial=start * steps, unit="batch", disable=not progress) as bar:
             for epoch in range(start + 1, epochs + 1):
                 trainer.run_epoch(epoch, batches, steps, bar)
-                trainer.save(Checkpoint(checkpoint, key), epoch)
+                trainer.save(state, epoch)
     return trainer.model.eval(), trainer.history(steps)
 
 
@@ -269,7 +270,10 @@ def _diverged(epoch: int) -> str:
 
 def _check_images(images: np.ndarray | Tensor) -> np.ndarray:
     if isinstance(images, Tensor):
-        images = images.detach().cpu().numpy()
+        images = _checks.check_dense("images", images.detach()).cpu()
+        if images.is_floating_point() and images.dtype not in (torch.float16, *_checks.COMPUTED):
+            images = images.float()  # numpy has no bfloat16
+        images = images.numpy()
     if not isinstance(images, np.ndarray):
         raise TypeError(f"images: got {type(images).__name__}; accepted are numpy arrays and torch tensors")
     if images.ndim != 4 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
@@ -278,6 +282,7 @@ def _check_images(images: np.ndarray | Tensor) -> np.ndarray:
         return images
     if images.dtype.kind != "f":
         raise TypeError(f"images: got dtype {images.dtype}; accepted are uint8 and floating point in [0, 1]")
+    images = _checks.native(images)
     if not (np.isfinite(images).all() and images.min(initial=0) >= 0 and images.max(initial=0) <= 1):
         raise ValueError("images: floating-point images must be finite and in [0, 1]")
     return images

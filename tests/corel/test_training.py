@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -212,11 +213,76 @@ def test_silent_without_progress(capsys):
         ({"device": "gpu"}, "device: got 'gpu'"),
         ({"images": IMAGES[:, :1]}, "images: got shape"),
         ({"images": IMAGES / 100.0}, "must be finite and in"),
+        ({"seed": 2**70}, "seed: got 1180591620717411303424; accepted are integers from"),
+        ({"checkpoint": ""}, "checkpoint: got ''; accepted are paths of files"),
     ],
 )
 def test_bad_arguments(change, message):
     with pytest.raises(ValueError, match=message):
         train_autoencoder(**{"images": IMAGES, **SMALL, **change})
+
+
+@pytest.mark.parametrize("wrong", ["x", None, 1.5, True])
+@pytest.mark.parametrize(
+    "name", ["eta", "lam", "lr", "batch_size", "epochs", "branches", "branch_dim", "seed", "reduction"]
+)
+def test_wrong_types_are_named(name, wrong):
+    if wrong == 1.5 and name in ("eta", "lam", "lr"):
+        wrong = [1.5]
+    error = ValueError if name == "reduction" and wrong == "x" else TypeError
+    with pytest.raises(error, match=rf"^{name}: got {re.escape(repr(wrong))}; accepted are "):
+        train_autoencoder(IMAGES, **{**SMALL, name: wrong})
+
+
+@pytest.mark.parametrize("wrong", [3, ["state.pt"]])
+def test_a_checkpoint_is_a_path(wrong):
+    with pytest.raises(TypeError, match=r"^checkpoint: got .*; accepted are paths of files, and None"):
+        train_autoencoder(IMAGES, **SMALL, checkpoint=wrong)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named_before_training(tmp_path, monkeypatch):
+    def no_epoch(*_):
+        raise AssertionError("trained for nothing")
+
+    monkeypatch.setattr(training._Trainer, "run_epoch", no_epoch)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "state.pt", tmp_path, str(tmp_path / ("x" * 300)), f"{tmp_path}/a\0b"):
+        with pytest.raises(ValueError, match=r"^checkpoint: cannot write to "):
+            train_autoencoder(IMAGES, **SMALL, checkpoint=path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_finished_training_is_loaded_from_where_nothing_can_be_written(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    trained, _ = train_autoencoder(IMAGES, **SMALL, checkpoint=path)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    assert torch.equal(weights(train_autoencoder(IMAGES, **SMALL, checkpoint=path)[0]), weights(trained))
+    with pytest.raises(ValueError, match=r"state.pt' \(Permission denied\)"):
+        train_autoencoder(IMAGES, **{**SMALL, "epochs": 4}, checkpoint=path)
+
+
+def test_other_forms_of_the_same_images():
+    settings = {**SMALL, "epochs": 1}
+    floats = (IMAGES > 127).astype(np.float32)
+    expected = weights(train_autoencoder(floats, **settings)[0])
+    tensor = torch.from_numpy(floats)
+    forms = [floats.astype(">f4"), floats.astype(np.longdouble), tensor.bfloat16(), tensor.half(), floats[::-1]]
+    for form in forms[:-1]:
+        assert torch.equal(weights(train_autoencoder(form, **settings)[0]), expected)
+    backwards = weights(train_autoencoder(forms[-1], **settings)[0])
+    assert torch.equal(backwards, weights(train_autoencoder(forms[-1].copy(), **settings)[0]))
+
+
+@pytest.mark.parametrize(
+    "images", [torch.from_numpy(IMAGES).to_sparse(), torch.zeros(65, 3, 32, 32, device="meta"), IMAGES.astype(object)]
+)
+def test_images_without_numbers_in_memory(images):
+    with pytest.raises(TypeError, match=r"^images: got (a tensor|dtype object)"):
+        train_autoencoder(images, **SMALL)
 
 
 @pytest.mark.parametrize("images", [IMAGES.astype(np.int32), [1, 2, 3]])
