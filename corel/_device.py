@@ -25,7 +25,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device: got {device!r}; accepted are 'auto', 'cpu', 'cuda' and 'cuda:N'") from error
-    if resolved.type not in ("cpu", "cuda"):
+    if resolved.type not in ("cpu", "cuda") or (resolved.type == "cpu" and resolved.index not in (None, 0)):
         raise ValueError(f"device: got {device!r}; accepted are 'auto', 'cpu', 'cuda' and 'cuda:N'")
     if resolved.type == "cuda":
         if not torch.cuda.is_available():
