@@ -28,6 +28,8 @@ def check_images(features: np.ndarray) -> np.ndarray:
     ValueError, TypeError
         If they are not.
     """
+    if not isinstance(features, np.ndarray):
+        raise TypeError(f"features: got {type(features).__name__}; accepted are numpy arrays of uint8")
     if features.dtype != np.uint8:
         raise TypeError(f"features: got dtype {features.dtype}; accepted is uint8")
     if features.ndim != 4 or features.shape[1:] != (3, 32, 32) or len(features) == 0:

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from corel._checks import boolean, check_fields, count, integer, non_negative, one_of, positive
 from methods._epochs import check_images, train_epochs
 from methods._winograd import multiplies_bfloat16
-from methods.base import OneClassMethod
+from methods.base import OneClassMethod, needs_fit
 from methods.dirichlet import fit_dirichlet
 from methods.wide_resnet import FastWideResNet, WideResNet
 
@@ -178,21 +179,19 @@ class ADTSettings:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.depth < 10 or self.depth % 6 != 4:
-            raise ValueError(f"depth: got {self.depth!r}; accepted are 10, 16, 22, … (6n + 4)")
-        if self.downsample not in (1, 2, 4, 8):
-            raise ValueError(f"downsample: got {self.downsample!r}; accepted are 1, 2, 4 and 8")
-        for name in ("width", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; accepted are integers of at least 1")
-        if not self.lr > 0:
-            raise ValueError(f"lr: got {self.lr!r}; accepted are numbers above 0")
-        if not self.l2 >= 0:
-            raise ValueError(f"l2: got {self.l2!r}; accepted are numbers of at least 0")
-        if self.score not in ("dirichlet", "softmax"):
-            raise ValueError(f"score: got {self.score!r}; accepted are 'dirichlet' and 'softmax'")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision: got {self.precision!r}; accepted are 'float32' and 'bfloat16'")
+        check_fields(
+            self,
+            depth=integer("10, 16, 22, … (6n + 4)", lambda depth: depth >= 10 and depth % 6 == 4),
+            width=count,
+            downsample=one_of(1, 2, 4, 8),
+            epochs=count,
+            batch_size=count,
+            lr=positive,
+            l2=non_negative,
+            score=one_of("dirichlet", "softmax"),
+            winograd=boolean,
+            precision=one_of("float32", "bfloat16"),
+        )
 
 
 class ADT(OneClassMethod):
@@ -259,10 +258,12 @@ class ADT(OneClassMethod):
         self._alpha = fit_dirichlet(np.stack([means[own] for own in range(len(TRANSFORMATIONS))]))
         return self
 
+    @needs_fit("_alpha")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
         """Score images, (n, 3, 32, 32) uint8 → (n,) float64, by the score that the settings name."""
         return self.score_variants(features)[self.settings.score]
 
+    @needs_fit("_alpha")
     def score_variants(self, features: np.ndarray) -> dict[str, np.ndarray]:
         """Both scores, (n,) float64 each, from one pass; first the one that the settings name."""
         dirichlet = np.zeros(len(features))

@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 import torch
 
+from corel import _checks
 from corel._device import resolve_device
 
 
 class NonFiniteLossError(RuntimeError):
     """A training diverged. The benchmark records the message for this cell and goes on with the others."""
+
+
+_Verb = TypeVar("_Verb", bound=Callable[..., Any])
+
+
+def needs_fit(state: str) -> Callable[[_Verb], _Verb]:
+    """A decorator of verbs that need what ``fit`` leaves: before that they raise a ValueError that says so.
+
+    Parameters
+    ----------
+    state
+        Name of the attribute that tells: not there, or None, before ``fit``.
+    """
+
+    def decorate(verb: _Verb) -> _Verb:
+        @functools.wraps(verb)
+        def checked(self: OneClassMethod, *arguments: Any, **named: Any) -> Any:
+            if getattr(self, state, None) is None:
+                raise ValueError(f"{self.name}: {verb.__name__} needs a fitted model; call fit first")
+            return verb(self, *arguments, **named)
+
+        return cast(_Verb, checked)
+
+    return decorate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +60,15 @@ class OneClassMethod(ABC):
     settings
         An instance of the method's own settings dataclass; None for its "paper" profile.
     seed
-        Seeds everything random in the method: the same seed, settings and features give the same scores, bit for
-        bit on the CPU with the same number of threads.
+        An integer from −2⁶³ to 2⁶⁴ − 1. Seeds everything random in the method: the same seed, settings and features
+        give the same scores, bit for bit on the CPU with the same number of threads.
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``seed`` or ``device`` is not as described.
     """
 
     #: The method's name on the command line and in the tables.
@@ -52,7 +83,7 @@ class OneClassMethod(ABC):
 
     def __init__(self, settings: Any = None, *, seed: int = 0, device: str = "auto") -> None:
         self.settings = self.settings_of("paper") if settings is None else settings
-        self.seed = int(seed)
+        self.seed: int = _checks.seed("seed", seed)
         self.device: torch.device = resolve_device(device)
         #: Where a long training may keep its per-epoch checkpoint (a folder); None: nowhere. Set by the caller.
         self.checkpoint_dir: Path | None = None

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from corel import Autoencoder, BallCount, train_autoencoder
+from corel._checks import check_fields, count, integer, non_negative, one_of, optional, positive, real
 from corel.checkpoint import write_atomically
 from corel.training import fingerprint
-from methods.base import NonFiniteLossError, OneClassMethod
+from methods.base import NonFiniteLossError, OneClassMethod, needs_fit
 
 #: Images that are encoded at a time: always the same, for sums may round differently in other batches.
 _BATCH = 500
@@ -38,21 +39,18 @@ class CorelSettings:
     radius: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("eta", "lr"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; accepted are finite numbers above 0")
-        if not 0 <= self.lam < math.inf:
-            raise ValueError(f"lam: got {self.lam!r}; accepted are finite numbers of at least 0")
-        for name in ("branches", "branch_dim", "epochs", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}: got {value!r}; accepted are integers of at least 1")
-        if 2048 % self.branches:
-            raise ValueError(f"branches: got {self.branches!r}; it must divide 2048, the flattened convolutions")
-        if self.reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction: got {self.reduction!r}; accepted are 'mean' and 'sum'")
-        if self.radius is not None and not 0 <= self.radius < math.inf:
-            raise ValueError(f"radius: got {self.radius!r}; accepted are finite numbers of at least 0, and None")
+        check_fields(
+            self,
+            eta=positive,
+            lam=non_negative,
+            branches=integer("divisors of 2048, the flattened convolutions", lambda k: k >= 1 and 2048 % k == 0),
+            branch_dim=count,
+            epochs=count,
+            batch_size=count,
+            lr=positive,
+            reduction=one_of("mean", "sum"),
+            radius=optional(real("finite numbers of at least 0, and None", lambda radius: 0 <= radius < math.inf)),
+        )
 
 
 class Corel(OneClassMethod):
@@ -140,10 +138,10 @@ class Corel(OneClassMethod):
         self._model = BallCount(radius=radius, branches=settings.branches).fit(features)
         return self
 
+    @needs_fit("_model")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
         """Count stored codes around each code (Eq. 6): (n, …) → (n,) float64."""
-        if self._model is None:
-            raise ValueError("corel: score_samples needs a fitted model; call fit first")
+        assert self._model is not None
         return self._model.score_samples(features)
 
     def encode(self, features: np.ndarray) -> np.ndarray:

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corel._checks import check_fields, count, counts, non_negative, positive
 from methods._epochs import check_images, train_epochs
-from methods.base import NonFiniteLossError, OneClassMethod
+from methods.base import NonFiniteLossError, OneClassMethod, needs_fit
 from methods.dcgan import BATCH, Decoder, Encoder, initialise, scaled
 
 #: Added to the diagonals of covariances, as in the reference, so that a singular one ends nothing.
@@ -34,17 +35,17 @@ class DAGMMSettings:
     covariance_weight: float = 0.0005
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "filters", tuple(self.filters))
-        for name in ("representation", "components", "epochs", "batch_size"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; accepted are integers of at least 1")
-        if not 1 <= len(self.filters) <= 5 or min(self.filters) < 1:
-            raise ValueError(f"filters: got {self.filters!r}; accepted are 1 to 5 integers of at least 1")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr: got {self.lr!r}; accepted are finite numbers above 0")
-        for name in ("energy_weight", "covariance_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; accepted are finite numbers of at least 0")
+        check_fields(
+            self,
+            representation=count,
+            filters=counts(1, 5),
+            components=count,
+            epochs=count,
+            batch_size=count,
+            lr=positive,
+            energy_weight=non_negative,
+            covariance_weight=non_negative,
+        )
 
 
 class Mixture(NamedTuple):
@@ -141,6 +142,7 @@ class DAGMM(OneClassMethod):
             raise NonFiniteLossError("dagmm: the mixture of the training images is not finite")
         return self
 
+    @needs_fit("_mixture")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
         """−energy, (n, 3, 32, 32) uint8 → (n,) float64; non-finite ones are one below the least finite score.
 
@@ -156,6 +158,7 @@ class DAGMM(OneClassMethod):
         scores[~finite] = scores[finite].min() - 1
         return scores
 
+    @needs_fit("_mixture")
     def encode(self, features: np.ndarray) -> np.ndarray:
         """Code, relative error and cosine similarity, (n, 3, 32, 32) uint8 → (n, representation + 2) float32."""
         return self._represent(features).numpy()

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from corel._checks import at_least, check_fields, count, counts, integer, non_negative, positive
 from methods._epochs import check_images, train_epochs
-from methods.base import OneClassMethod
+from methods.base import OneClassMethod, needs_fit
 
 EPS = 1e-4  # of every batch normalisation
 
@@ -156,22 +157,19 @@ class DeepSVDDSettings:
     weight_decay: float = 5e-7
 
     def __post_init__(self) -> None:
-        if len(self.filters) != 3 or min(self.filters) < 1:
-            raise ValueError(f"filters: got {self.filters!r}; accepted are three integers of at least 1")
-        if self.representation_dim < 16 or self.representation_dim % 16 != 0:
-            raise ValueError(f"representation_dim: got {self.representation_dim!r}; accepted are multiples of 16")
-        for name in ("epochs", "pretraining_milestone", "milestone", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; accepted are integers of at least 1")
-        if self.pretraining_epochs < 0:
-            raise ValueError(
-                f"pretraining_epochs: got {self.pretraining_epochs!r}; accepted are integers of at least 0 "
-            )
-        for name in ("lr", "pretraining_lr"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; accepted are numbers above 0")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay: got {self.weight_decay!r}; accepted are numbers of at least 0")
+        check_fields(
+            self,
+            filters=counts(3, 3),
+            representation_dim=integer("multiples of 16, at least 16", lambda size: size >= 16 and size % 16 == 0),
+            pretraining_epochs=at_least(0),
+            pretraining_milestone=count,
+            epochs=count,
+            milestone=count,
+            batch_size=count,
+            pretraining_lr=positive,
+            lr=positive,
+            weight_decay=non_negative,
+        )
 
 
 class DeepSVDD(OneClassMethod):
@@ -262,11 +260,13 @@ class DeepSVDD(OneClassMethod):
         )
         return self
 
+    @needs_fit("_centre")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
         """Score images, (n, 3, 32, 32) uint8 → (n,) float64: −‖f(x) − c‖²."""
         offsets = self.encode(features).astype(np.float64) - self._centre.double().cpu().numpy()
         return -(offsets**2).sum(axis=1)
 
+    @needs_fit("_encoder")
     @torch.inference_mode()
     def encode(self, features: np.ndarray) -> np.ndarray:
         """The network's outputs f(x), (n, 3, 32, 32) uint8 → (n, representation_dim) float32."""

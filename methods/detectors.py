@@ -23,7 +23,7 @@ import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import all_estimators
 
-from methods.base import OneClassMethod
+from methods.base import OneClassMethod, needs_fit
 
 # Raised when a change here changes scores.
 _VERSION = 1
@@ -105,6 +105,7 @@ class DetectorMethod(OneClassMethod):
         self.detector = detector
         return self
 
+    @needs_fit("detector")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
         """Score samples, (n, …) features → (n,) float64, higher = more in class.
 

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corel._checks import check_fields, count, counts, positive
 from methods._epochs import check_images, train_epochs
-from methods.base import OneClassMethod
+from methods.base import OneClassMethod, needs_fit
 from methods.dcgan import BATCH, Encoder, scaled
 
 
@@ -27,15 +28,15 @@ class DSEBMSettings:
     noise: float = 0.5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "filters", tuple(self.filters))
-        for name in ("representation", "epochs", "batch_size"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; accepted are integers of at least 1")
-        if not 1 <= len(self.filters) <= 5 or min(self.filters) < 1:
-            raise ValueError(f"filters: got {self.filters!r}; accepted are 1 to 5 integers of at least 1")
-        for name in ("lr", "noise"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; accepted are finite numbers above 0")
+        check_fields(
+            self,
+            representation=count,
+            filters=counts(1, 5),
+            epochs=count,
+            batch_size=count,
+            lr=positive,
+            noise=positive,
+        )
 
 
 class EnergyNet(nn.Module):
@@ -86,10 +87,12 @@ class DSEBM(OneClassMethod):
         )  # fmt: skip
         return self
 
+    @needs_fit("_net")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
         """−E(x), (n, 3, 32, 32) uint8 → (n,) float64."""
         return -self._in_batches(self._net, features).astype(np.float64)
 
+    @needs_fit("_net")
     def encode(self, features: np.ndarray) -> np.ndarray:
         """h(x), (n, 3, 32, 32) uint8 → (n, representation) float32."""
         return self._in_batches(self._net.encoder, features)

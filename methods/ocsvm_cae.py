@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from sklearn.svm import OneClassSVM
 from torch import Tensor, nn
 
+from corel._checks import boolean, check_fields, count, counts, positive, real
 from methods._epochs import check_images, train_epochs
-from methods.base import OneClassMethod
+from methods.base import OneClassMethod, needs_fit
 from methods.dcgan import BATCH, Decoder, Encoder, scaled
 
 #: The reference's grid, of which it takes the pair with the best test AUC.
@@ -38,16 +39,16 @@ class OCSVMCAESettings:
     grid: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "filters", tuple(self.filters))
-        for name in ("representation", "epochs", "batch_size"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; accepted are integers of at least 1")
-        if not 1 <= len(self.filters) <= 5 or min(self.filters) < 1:
-            raise ValueError(f"filters: got {self.filters!r}; accepted are 1 to 5 integers of at least 1")
-        if not 0 < self.nu <= 1:
-            raise ValueError(f"nu: got {self.nu!r}; accepted are numbers above 0 and up to 1")
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr: got {self.lr!r}; accepted are finite numbers above 0")
+        check_fields(
+            self,
+            representation=count,
+            filters=counts(1, 5),
+            epochs=count,
+            batch_size=count,
+            lr=positive,
+            nu=real("numbers above 0 and up to 1", lambda nu: 0 < nu <= 1),
+            grid=boolean,
+        )
 
 
 class OCSVMCAE(OneClassMethod):
@@ -100,10 +101,12 @@ class OCSVMCAE(OneClassMethod):
                 self._svms += list(zip(GRID_GAMMA, families, strict=True))
         return self
 
+    @needs_fit("_svms")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
         """The fixed SVM's decision function, (n, 3, 32, 32) uint8 → (n,) float64."""
         return self._scores(features, self._svms[:1])[0]
 
+    @needs_fit("_svms")
     def score_variants(self, features: np.ndarray) -> dict[str, np.ndarray]:
         """ "fixed": (n,); "oracle": (90, n), ν fastest, of which the reference takes the best by test AUC."""
         scores = self._scores(features, self._svms)
@@ -131,6 +134,7 @@ class OCSVMCAE(OneClassMethod):
                 scores[:, start : start + BATCH] = np.concatenate(list(parts), axis=1).T
         return scores
 
+    @needs_fit("_encoder")
     def encode(self, features: np.ndarray) -> np.ndarray:
         """Representations, (n, 3, 32, 32) uint8 → (n, representation) float32 in [−1, 1]."""
         self._encoder.eval()

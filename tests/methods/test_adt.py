@@ -256,6 +256,8 @@ def test_a_loss_that_is_not_finite_ends_the_training() -> None:
         {"l2": -1.0},
         {"score": "mean"},
         {"precision": "float16"},
+        {"lr": float("inf")},
+        {"l2": float("nan")},
     ],
 )
 def test_bad_settings_are_named(setting: dict) -> None:

@@ -200,15 +200,13 @@ def test_order_of_the_verbs():
         ({"branches": 7}, "branches: got 7"),
         ({"branch_dim": 0}, "branch_dim: got 0"),
         ({"epochs": 0}, "epochs: got 0"),
-        ({"batch_size": 2.5}, "batch_size: got 2.5"),
-        ({"epochs": True}, "epochs: got True"),
         ({"reduction": "max"}, "reduction: got 'max'"),
         ({"radius": -1.0}, "radius: got -1.0"),
         ({"radius": float("inf")}, "radius: got inf"),
     ],
 )
 def test_bad_settings(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^{message}; accepted are"):
         CorelSettings(**change)
 
 
