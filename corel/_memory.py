@@ -10,9 +10,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-# Parameters of glibc's mallopt and their default values.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 1024, 65536
+# Parameters of glibc's mallopt.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+# What they are after a block. Whoever sets a parameter ends glibc's own adjustment of the two thresholds for good; these
+# are the values at which it arrives in a program that frees large blocks.
+_AFTERWARDS = {_TRIM_THRESHOLD: 64 * 2**20, _MMAP_THRESHOLD: 32 * 2**20, _MMAP_MAX: 65536}
 
 _lock = threading.Lock()
 _depth = 0
@@ -48,6 +50,6 @@ def reuse_freed_memory() -> Iterator[None]:
         with _lock:
             _depth -= 1
             if library is not None and _depth == 0:
-                library.mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)
-                library.mallopt(_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)
+                for parameter, value in _AFTERWARDS.items():
+                    library.mallopt(parameter, value)
                 library.malloc_trim(0)

@@ -319,7 +319,7 @@ def _keep_vector(array, index, value):  # type: ignore[no-untyped-def]
     return lambda array, index, value: _store_bfloat16(array, index, value)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, inline="always")
 def _transform_input(stride, x, at, gap, out, to, step):  # type: ignore[no-untyped-def]
     """Transform one line of a tile's input, 6 vectors at stride 1 and 9 at stride 2.
 
@@ -354,7 +354,7 @@ def _transform_input(stride, x, at, gap, out, to, step):  # type: ignore[no-unty
         _keep(out, to + 8 * step, odd3)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, inline="always")
 def _transform_output(stride, y, at, gap):  # type: ignore[no-untyped-def]
     """Return the four outputs of a line of products, 6 vectors at stride 1 and 9 at stride 2."""
     two, four, eight = _constant(np.float32(2)), _constant(np.float32(4)), _constant(np.float32(8))

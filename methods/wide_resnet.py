@@ -218,8 +218,8 @@ class FastWideResNet:
             shortcut = block.shortcut.weight.detach()[:, :, 0, 0].t().contiguous()
             self.stages.append((conv1, windows, shortcut, chosen, conv2, stages[level].windows()))
         last = stages[-1]
-        self.last_pixels = np.array(
-            [last.pixel(crop, pixel) for crop in range(self.crops) for pixel in range(4 * last.tiles)]
+        self.last_tiles = torch.tensor(
+            [last.index[crop, tile] for crop in range(self.crops) for tile in range(last.tiles)]
         )
 
     @staticmethod
@@ -242,9 +242,9 @@ class FastWideResNet:
         for conv1, windows1, shortcut, chosen, conv2, windows2 in self.stages:
             residual = (_grid(features, chosen) @ shortcut).permute(0, 3, 1, 2)
             features = conv2(conv1(features, windows=windows1), residual, windows2)
-        crops = _grid(features, self.last_pixels)
-        means = crops.unflatten(2, (self.crops, -1)).unflatten(1, (self.crops, -1)).mean(dim=(2, 4))
-        return self.head(means)
+        tile_means = features.permute(0, 2, 3, 1).unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).mean(dim=(2, 4))
+        of_crops = tile_means.index_select(1, self.last_tiles).index_select(2, self.last_tiles)
+        return self.head(of_crops.unflatten(2, (self.crops, -1)).unflatten(1, (self.crops, -1)).mean(dim=(2, 4)))
 
 
 def _grid(features: Tensor, lines: np.ndarray) -> Tensor:
