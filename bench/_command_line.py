@@ -1,13 +1,25 @@
-"""How every command of the benchmark speaks: errors in one line and status 2, Ctrl-C in one line and status 130."""
+"""How every command of the benchmark speaks: an error in one line and status 2, and a signal that asks it to stop in
+one line and status 128 + its number: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+#: The signals that ask a program to stop, as far as this system has them.
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+#: Status of a program whose output nobody reads any more, as a shell gives it: 128 + SIGPIPE.
+_NO_READER = 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -15,6 +27,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+
+
+def whole_number(text: str) -> int:
+    """Parse an integer."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers") from None
 
 
 def positive_int(text: str) -> int:
@@ -28,6 +48,17 @@ def positive_int(text: str) -> int:
     return value
 
 
+def thread_count(text: str) -> int:
+    """Parse a number of threads: more than 1024 no pool of threads starts."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 1024:
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers from 1 to 1024")
+    return value
+
+
 def train_per_class(text: str) -> int | str:
     """Parse a number of training images per class: an integer of at least 1, or ``all``."""
     if text == "all":
@@ -38,14 +69,21 @@ def train_per_class(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers of at least 1, and 'all'") from None
 
 
-def writable_directory(path: str | os.PathLike[str]) -> Path:
+def writable_directory(path: str | os.PathLike[str], files: Sequence[str] = ()) -> Path:
     """Create the folder ``path`` where there is none and make sure that files can be written there.
+
+    Parameters
+    ----------
+    files
+        Names of the files that will be: nothing but a file may stand in their place.
 
     Raises
     ------
     ValueError
         If it cannot be created or written to.
     """
+    if not os.fspath(path):
+        raise ValueError("--out: got ''; accepted is the path of a folder")
     directory = Path(path)
     probe = directory / f".write-test-{os.getpid()}"
     try:
@@ -54,7 +92,49 @@ def writable_directory(path: str | os.PathLike[str]) -> Path:
         probe.unlink()
     except OSError as error:
         raise ValueError(f"--out: cannot write to {str(directory)!r} ({error.strerror})") from None
+    for name in files:
+        if (directory / name).is_dir():
+            raise ValueError(f"--out: cannot write {str(directory / name)!r}: it is a folder; move it away")
     return directory
+
+
+def leave_quietly_while_loading() -> None:
+    """Answer Ctrl-C with one line and status 130, at once, until :func:`run` begins.
+
+    That is while libraries are imported: nothing can be lost yet, and a KeyboardInterrupt out of the midst of an
+    import is not even sure to arrive as one.
+    """
+
+    def leave(number: int, frame: object) -> NoReturn:
+        with contextlib.suppress(OSError):
+            os.write(2, f"\nbench.{Path(sys.argv[0]).stem}: interrupted\n".encode())
+        os._exit(128 + number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[list[int]]:
+    """Within the block each of :data:`STOP_SIGNALS` raises KeyboardInterrupt; yields the numbers of those that came."""
+    came: list[int] = []
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before: dict[int, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in STOP_SIGNALS:
+                # ignored ones stay so: nohup, a shell's job in the background
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    before[number] = signal.signal(number, interrupt)
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run(program: str, main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> int:
@@ -62,15 +142,59 @@ def run(program: str, main: Callable[[Sequence[str] | None], int], arguments: Se
 
     Set ``COREL_DEBUG=1`` to see the traceback instead.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without '–' gets '?' for it, not an error
+    with _signals_interrupt() as came:
+        try:
+            status = main(arguments)
+            sys.stdout.flush()
+            return status
+        except KeyboardInterrupt as interrupt:
+            return _stopped(program, came, str(interrupt))
+        except (ValueError, TypeError, OSError, ImportError, MemoryError, FloatingPointError, RuntimeError) as error:
+            if came:  # a terminal that is gone breaks the output of the cleaning up, too
+                return _stopped(program, came, "")
+            _give_up_broken_output()
+            if isinstance(error, BrokenPipeError):
+                return _NO_READER
+            if os.environ.get("COREL_DEBUG") or not _users_cause(error):
+                raise
+            _say(f"{program}: error: {_one_line(error)}")
+            return 2
+
+
+def _stopped(program: str, came: Sequence[int], detail: str) -> int:
+    number = came[0] if came else signal.SIGINT
+    how = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+    _say(f"\n{program}: {how}" + (f"; {detail}" if detail else ""))
+    return 128 + number
+
+
+def _users_cause(error: Exception) -> bool:
+    """Whether ``error`` comes of what was asked for: of RuntimeErrors, PyTorch's lack of memory alone."""
+    if not isinstance(error, RuntimeError):
+        return True
+    return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError | MemoryError):
+        return f"out of memory ({text})" if text else "out of memory"
+    return text or type(error).__name__
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # a terminal that is gone hears nothing
+        print(text, file=sys.stderr, flush=True)
+
+
+def _give_up_broken_output() -> None:
+    """Where standard output takes no more, drop what is in its buffer: it would be an error again at the very end."""
     try:
-        return main(arguments)
-    except KeyboardInterrupt as interrupt:
-        detail = str(interrupt) or "what was finished is kept; the same command goes on from there"
-        print(f"\n{program}: interrupted; {detail}", file=sys.stderr)
-        return 130
-    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
-        if os.environ.get("COREL_DEBUG"):
-            raise
-        text = " ".join(str(error).split()) or type(error).__name__
-        print(f"{program}: error: {text}", file=sys.stderr)
-        return 2
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
