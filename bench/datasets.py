@@ -7,10 +7,11 @@ indices into the sorted class names, or into the official order where torchvisio
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
-import multiprocessing
 import os
 import pickle
 import shutil
@@ -25,6 +26,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
+from bench._lock import locked
+from bench._workers import WorkerPool
 from corel.checkpoint import write_atomically
 
 #: Side of every image in pixels.
@@ -97,12 +100,12 @@ def names() -> list[str]:
     return list(_AUXILIARY)
 
 
-def check_name(name: str) -> None:
-    """Raise ValueError unless :func:`load` knows ``name``."""
+def check_name(name: str, argument: str = "dataset") -> None:
+    """Raise ValueError, which names the ``argument``, unless :func:`load` knows ``name``."""
     if name not in _AUXILIARY and not name.startswith("folder:"):
-        raise ValueError(f"dataset: got {name!r}; accepted are {', '.join(_AUXILIARY)} and folder:PATH")
+        raise ValueError(f"{argument}: got {name!r}; accepted are {', '.join(_AUXILIARY)} and folder:PATH")
     if name == "folder:":
-        raise ValueError("dataset: got 'folder:' without a path; accepted is folder:PATH")
+        raise ValueError(f"{argument}: got 'folder:' without a path; accepted is folder:PATH")
 
 
 def default_auxiliary(name: str) -> str:
@@ -143,8 +146,10 @@ def load(
     FileNotFoundError
         If the dataset is not there; the message says what was looked for and what would put it there.
     ValueError
-        For an unknown name, an unreadable image, an empty class or labels that do not match; the message names the
-        file.
+        For an unknown name, an unreadable image, an empty class or labels that do not match, where the message names
+        the file; and where the decoded images cannot be kept, where it names the folder.
+    ChildProcessError
+        If a process that decodes was ended from outside.
     """
     check_name(name)
     source = _find(name, Path(data_root), download)
@@ -152,7 +157,15 @@ def load(
     folder = cache / hashlib.sha256(source.signature.encode()).hexdigest()[:32]
     description = _read_description(folder)
     if description is None:
-        description = _decode(source, folder, progress, workers)
+        # One process decodes, others wait for it: what lies beside the folder then is of processes that were killed.
+        lock = cache / f".{folder.name}.lock"
+        with locked(lock, wait=False) as held:
+            if held is not False:
+                description = _fill(source, folder, progress, workers, alone=held is True)
+        if description is None:
+            print(f"another process decodes {source.title}: waiting for it", file=sys.stderr)
+            with locked(lock):
+                description = _fill(source, folder, progress, workers, alone=True)
     return Dataset(name, source.title, tuple(description["classes"]), description["fingerprint"], folder)
 
 
@@ -287,9 +300,11 @@ def _tiny_imagenet(path: Path) -> _Source:
     """Tiny-ImageNet-200 in its official layout; the labelled *val* split is the test split (§5.1)."""
     annotations = path / "val" / "val_annotations.txt"
     for needed in (path / "train", path / "val" / "images", annotations):
-        if not needed.exists():
+        if not (needed.is_file() if needed == annotations else needed.is_dir()):
+            kind = "file" if needed == annotations else "folder"
             raise FileNotFoundError(
-                f"dataset 'tiny-imagenet': no {str(needed)!r}; unpack tiny-imagenet-200.zip there, or set --data-root"
+                f"dataset 'tiny-imagenet': no {kind} {str(needed)!r}; unpack tiny-imagenet-200.zip there, or set "
+                "--data-root"
             )
     train: dict[str, list[Path]] = {}
     for entry in _visible(path / "train"):
@@ -300,7 +315,11 @@ def _tiny_imagenet(path: Path) -> _Source:
     classes = tuple(train)
     index = {wnid: label for label, wnid in enumerate(classes)}
     test: dict[str, int] = {}
-    for number, line in enumerate(annotations.read_text().splitlines(), start=1):
+    try:
+        lines = annotations.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{annotations}: not a readable text file ({error})") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         fields = line.split("\t")
@@ -309,7 +328,11 @@ def _tiny_imagenet(path: Path) -> _Source:
                 f"{annotations}: line {number} names no class of {str(path / 'train')!r}: {line[:80]!r}; "
                 "expected are an image's name, a tab and its class"
             )
-        test[fields[0]] = index[fields[1]]
+        if test.setdefault(fields[0], index[fields[1]]) != index[fields[1]]:
+            raise ValueError(
+                f"{annotations}: line {number} names class {fields[1]!r} for {fields[0]!r}, which is of class "
+                f"{classes[test[fields[0]]]!r} before"
+            )
     present = [entry.name for entry in _visible(path / "val" / "images")]
     there = set(present)
     for file in test:
@@ -441,19 +464,44 @@ def _cache_folder(wanted: Path) -> Path:
 def _read_description(folder: Path) -> dict[str, Any] | None:
     """What the cache says of itself, or None where it is not there or not whole."""
     try:
-        description = json.loads((folder / "description.json").read_text())
+        description = json.loads((folder / "description.json").read_text(encoding="utf-8"))
+        if description["version"] != _VERSION or description["checksum"] != _checksum(description):
+            return None
         for file, size in description["files"].items():
             if (folder / file).stat().st_size != size:
                 return None
-        return description if description["version"] == _VERSION else None
-    except (OSError, ValueError, KeyError, TypeError):
+        for split in ("train", "test"):
+            labels = np.load(folder / f"{split}-labels.npy", mmap_mode="r")
+            images = np.load(folder / f"{split}-images.npy", mmap_mode="r")
+            if images.dtype != np.uint8 or images.shape != (len(labels), 3, SIZE, SIZE):
+                return None
+            if labels.dtype != np.int64 or not np.isin(labels, np.arange(len(description["classes"]))).all():
+                return None
+        return description
+    except Exception:  # any damage to any of the files means the same: there is nothing to use
         return None
+
+
+def _checksum(description: Mapping[str, Any]) -> str:
+    """Digest of all else that a description says."""
+    rest = {name: value for name, value in description.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _fill(source: _Source, folder: Path, progress: bool, workers: int | None, alone: bool) -> dict[str, Any]:
+    """Fill the cache, unless another process has done so by now; ``alone``: no other one is at it."""
+    if alone:
+        for left in folder.parent.glob(f".{folder.name}.*"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+    return _read_description(folder) or _decode(source, folder, progress, workers)
 
 
 def _decode(source: _Source, folder: Path, progress: bool, workers: int | None) -> dict[str, Any]:
     """Fill the cache. The folder appears whole, by a rename; a killed run leaves a temporary one behind."""
     content = source.read()
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    with _room(source, folder.parent):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         digest = hashlib.sha256(json.dumps(content.classes).encode())
         total = sum(len(images) for images in content.images.values() if not isinstance(images, np.ndarray))
@@ -461,30 +509,62 @@ def _decode(source: _Source, folder: Path, progress: bool, workers: int | None) 
                   disable=not (progress and total)) as bar:  # fmt: skip
             for split in ("train", "test"):
                 images, labels = content.images[split], content.labels[split].astype(np.int64)
-                array = np.lib.format.open_memmap(
-                    temporary / f"{split}-images.npy", "w+", np.uint8, (len(images), 3, SIZE, SIZE)
-                )
+                with _room(source, folder.parent):
+                    array = _new_array(temporary / f"{split}-images.npy", len(images))
                 start = 0
                 for part in [images] if isinstance(images, np.ndarray) else _decoded(images, workers):
                     array[start : start + len(part)] = part
                     digest.update(np.ascontiguousarray(part).data)
                     start += len(part)
                     bar.update(len(part))
-                array.flush()
-                np.save(temporary / f"{split}-labels.npy", labels)
+                with _room(source, folder.parent):
+                    array.flush()
+                    np.save(temporary / f"{split}-labels.npy", labels)
                 digest.update(labels.data)
-        files = {file.name: file.stat().st_size for file in temporary.iterdir()}
-        description = {
-            "version": _VERSION,
-            "classes": list(content.classes),
-            "fingerprint": digest.hexdigest(),
-            "files": files,
-        }
-        write_atomically(temporary / "description.json", lambda s: s.write(json.dumps(description).encode()))
-        _move(temporary, folder)
+        with _room(source, folder.parent):
+            description: dict[str, Any] = {
+                "version": _VERSION,
+                "classes": list(content.classes),
+                "fingerprint": digest.hexdigest(),
+                "files": {file.name: file.stat().st_size for file in temporary.iterdir()},
+            }
+            description["checksum"] = _checksum(description)
+            write_atomically(temporary / "description.json", lambda s: s.write(json.dumps(description).encode()))
+            _move(temporary, folder)
         return description
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _room(source: _Source, cache: Path) -> Iterator[None]:
+    """Say of an error of the disk which folder it is about."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        raise ValueError(
+            f"dataset {source.title!r}: cannot keep its decoded images in {str(cache)!r} ({reason})"
+        ) from None
+
+
+def _new_array(path: Path, count: int) -> np.memmap:
+    """A file of ``count`` images, mapped: (count, 3, 32, 32) uint8.
+
+    Raises
+    ------
+    OSError
+        If the disk has no room for it. To find that out while the map is written to would end the process.
+    """
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, (count, 3, SIZE, SIZE))
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # not every file system can
+                    raise
+    return array
 
 
 def _move(temporary: Path, folder: Path) -> None:
@@ -507,18 +587,15 @@ def _decoded(paths: Sequence[str], workers: int | None) -> Iterator[np.ndarray]:
     if count == 1 or len(chunks) < 4:
         yield from map(_decode_files, chunks)
         return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(count, mp_context=context) as pool:
-        # Not all at once: results wait in memory until they are written.
-        waiting: list[concurrent.futures.Future[np.ndarray]] = []
-        remaining = iter(chunks)
-        try:
-            for chunk in remaining:
+    try:
+        with WorkerPool(count) as pool:
+            # Not all at once: results wait in memory until they are written.
+            waiting: list[concurrent.futures.Future[np.ndarray]] = []
+            for chunk in chunks:
                 waiting.append(pool.submit(_decode_files, chunk))
                 if len(waiting) >= 4 * count:
                     yield waiting.pop(0).result()
             while waiting:
                 yield waiting.pop(0).result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    except concurrent.futures.BrokenExecutor:
+        raise ChildProcessError("a process that decodes images ended unexpectedly (out of memory?)") from None

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import errno
 import hashlib
+import json
+import os
 import pickle
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from bench import datasets
+from bench._lock import locked
 
 
 def load(name: str, tmp_path: Path, **options: object) -> datasets.Dataset:
@@ -77,6 +83,100 @@ def test_damaged_cache_is_made_again(folder, tmp_path, file, damage):
     images = np.array(dataset.train_images)
     damage(dataset.folder / file)
     np.testing.assert_array_equal(load(f"folder:{folder}", tmp_path).train_images, images)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda description: [],
+        lambda description: {**description, "classes": ["ant"]},
+        lambda description: {**description, "fingerprint": "0" * 64},
+        lambda description: {**description, "files": {}},
+        lambda description: {**description, "files": []},
+        lambda description: {k: v for k, v in description.items() if k != "classes"},
+    ],
+)
+def test_description_that_says_something_else_is_made_again(folder, tmp_path, change):
+    dataset = load(f"folder:{folder}", tmp_path)
+    path = dataset.folder / "description.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    assert load(f"folder:{folder}", tmp_path) == dataset
+
+
+@pytest.mark.parametrize("file", ["train-images.npy", "test-labels.npy"])
+def test_arrays_of_the_same_size_that_hold_something_else_are_made_again(folder, tmp_path, file):
+    dataset = load(f"folder:{folder}", tmp_path)
+    whole = (dataset.folder / file).read_bytes()
+    (dataset.folder / file).write_bytes(b"\x07" * len(whole))
+    load(f"folder:{folder}", tmp_path)
+    assert (dataset.folder / file).read_bytes() == whole
+    (dataset.folder / "test-labels.npy").write_bytes(
+        (dataset.folder / "test-labels.npy").read_bytes()[:-8] + b"\x07" * 8
+    )
+    assert load(f"folder:{folder}", tmp_path).test_labels.tolist() == [0, 1]
+
+
+def refuse(number: int):
+    def refuse(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def test_full_disk_is_found_out_before_the_images_are_written(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "posix_fallocate", refuse(errno.ENOSPC), raising=False)
+    with pytest.raises(ValueError, match=r"cannot keep its decoded images in '.*cache' \(No space left on device\)"):
+        load(f"folder:{folder}", tmp_path)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_file_system_that_cannot_say_what_room_it_has(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "posix_fallocate", refuse(errno.EOPNOTSUPP), raising=False)
+    assert len(load(f"folder:{folder}", tmp_path).train_labels) == 4
+
+
+def test_room_is_taken_at_once(tmp_path):
+    array = datasets._new_array(tmp_path / "images.npy", 1000)
+    assert array.shape == (1000, 3, 32, 32)
+    assert (tmp_path / "images.npy").stat().st_blocks * 512 >= array.nbytes
+
+
+def test_what_killed_processes_left_is_removed(folder, tmp_path):
+    kept = load(f"folder:{folder}", tmp_path).folder
+    (kept / "description.json").unlink()
+    left, other = kept.parent / f".{kept.name}.abcdef", kept.parent / f".{'0' * 32}.abcdef"
+    for path in (left, other):
+        path.mkdir()
+        (path / "train-images.npy").write_bytes(b"half")
+    load(f"folder:{folder}", tmp_path)
+    assert {path.name for path in kept.parent.iterdir()} == {kept.name, other.name}
+
+
+def test_two_processes_decode_once(folder, tmp_path, monkeypatch, capsys):
+    kept = load(f"folder:{folder}", tmp_path).folder
+    aside = kept.rename(tmp_path / "aside")
+    monkeypatch.setattr(datasets, "_decode_files", lambda paths: pytest.fail("decoded again"))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with locked(kept.parent / f".{kept.name}.lock"):
+            said = threading.Event()
+            monkeypatch.setattr("builtins.print", lambda *words, **options: said.set())
+            loading = pool.submit(load, f"folder:{folder}", tmp_path)
+            assert said.wait(20)
+            aside.rename(kept)  # the other process is done
+        assert loading.result(20).folder == kept
+
+
+def test_a_decoding_process_that_dies_is_one_line(monkeypatch):
+    class Broken(datasets.WorkerPool):
+        def submit(self, *arguments):
+            future: concurrent.futures.Future = concurrent.futures.Future()
+            future.set_exception(concurrent.futures.BrokenExecutor())
+            return future
+
+    monkeypatch.setattr(datasets, "WorkerPool", Broken)
+    monkeypatch.setattr(datasets._chunks, "__defaults__", (1,))
+    with pytest.raises(ChildProcessError, match="a process that decodes images ended unexpectedly"):
+        list(datasets._decoded(["a", "b", "c", "d"], 2))
 
 
 def test_interrupted_decoding_leaves_nothing_that_counts(folder, tmp_path, monkeypatch):
@@ -259,12 +359,24 @@ def test_tiny_imagenet(tiny, tmp_path):
         (lambda text: text[: text.index("val_2")], r"val_2.JPEG: has no label in"),
         (lambda text: text.replace("n01", "n02"), r"val_annotations.txt: no image of class 'n01'"),
         (lambda text: "nonsense\n", r"line 1 names no class"),
+        (lambda text: text + "val_1.JPEG\tn02\n", r"line 4 names class 'n02' for 'val_1.JPEG', .* 'n01' before"),
     ],
 )
 def test_tiny_imagenet_labels_that_do_not_match(tiny, tmp_path, change, message):
     path = tiny / "val" / "val_annotations.txt"
     path.write_text(change(path.read_text()))
     with pytest.raises(ValueError, match=message):
+        load("tiny-imagenet", tmp_path)
+
+
+def test_tiny_imagenet_labels_that_are_no_text(tiny, tmp_path):
+    path = tiny / "val" / "val_annotations.txt"
+    path.write_bytes(b"\xff\xfe\x00" * 20)
+    with pytest.raises(ValueError, match=r"val_annotations.txt: not a readable text file"):
+        load("tiny-imagenet", tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no file '.*val_annotations.txt'"):
         load("tiny-imagenet", tmp_path)
 
 
@@ -345,6 +457,11 @@ def test_dataset_that_is_not_there(tmp_path, name, message):
 def test_unknown_name(name):
     with pytest.raises(ValueError, match="dataset: got"):
         datasets.check_name(name)
+
+
+def test_unknown_name_says_which_argument():
+    with pytest.raises(ValueError, match="--auxiliary: got 'mnist'; accepted are digits"):
+        datasets.check_name("mnist", "--auxiliary")
 
 
 def test_default_auxiliaries():
