@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,12 +22,17 @@ from tqdm.auto import tqdm
 
 import methods
 from bench import environment, protocol
+from bench._lock import locked
+from bench._workers import WorkerPool
 from bench.cells import Cell
 from bench.datasets import Dataset
 from bench.store import Store
 from corel._device import resolve_device
 from corel._memory import reuse_freed_memory
 from corel.checkpoint import write_atomically
+
+#: So long a Dask scheduler may take to say that it is one.
+ANSWER_SECONDS = 8.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +104,15 @@ def _threads(count: int) -> Iterator[None]:
 def run_task(task: Task) -> Outcome:
     """Draw, fit, score and measure one cell. An error of the method is returned, not raised."""
     cell = task.cell
+    folder = Path(task.checkpoint_dir)
     try:
         if methods.source_digest(cell.method.name) != cell.method.source:
             raise RuntimeError("the method's file has changed since the run was started")
-        with _threads(task.threads), reuse_freed_memory():
+        with (
+            _threads(task.threads),
+            reuse_freed_memory(),
+            locked(folder.with_name(f"{folder.name}.lock"), wait=False) as held,
+        ):
             chosen = protocol.draw(
                 task.train_labels.open(),
                 cell.class_index,
@@ -114,24 +122,35 @@ def run_task(task: Task) -> Outcome:
                 base_seed=cell.base_seed,
             )
             method = cell.method.create(seed=cell.method_seed, device=task.device)
-            method.checkpoint_dir = Path(task.checkpoint_dir)
+            alone = held is not False
+            # Another run may be at the same cell: both compute the same, but only one keeps its state.
+            method.checkpoint_dir = folder if alone else None
             method.progress = task.progress
             started = time.perf_counter()
             method.fit(np.asarray(task.train.open()[chosen]))
             fitted = time.perf_counter()
-            variants = method.score_variants(task.test.open())
+            variants = _checked_variants(method.score_variants(task.test.open()))
             scored = time.perf_counter()
             in_class = task.test_labels.open() == cell.class_index
             aucs = {name: _best_auc(in_class, scores) for name, scores in variants.items()}
-    except Exception as error:  # whatever a method does wrong must cost its own cell only
+            if alone:
+                shutil.rmtree(folder, ignore_errors=True)
+    except (Exception, SystemExit) as error:  # whatever a method does wrong must cost its own cell only
         return Outcome({}, 0.0, 0.0, error=_one_line(error))
-    shutil.rmtree(task.checkpoint_dir, ignore_errors=True)
     return Outcome(aucs, fitted - started, scored - fitted)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _checked_variants(variants: Any) -> Mapping[str, np.ndarray]:
+    """Return the scores of a method if they are as :meth:`methods.OneClassMethod.score_variants` says."""
+    if not isinstance(variants, Mapping) or not variants or not all(isinstance(name, str) for name in variants):
+        shown = f"names {list(variants)!r}" if isinstance(variants, Mapping) else f"{type(variants).__name__}"
+        raise TypeError(f"score_variants: gave {shown}; accepted is a dictionary with texts as names, one at least")
+    return variants
 
 
 def _best_auc(in_class: np.ndarray, scores: np.ndarray) -> float:
@@ -148,19 +167,6 @@ class _InProcess(concurrent.futures.Executor):
         return future
 
 
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def follow() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=follow, daemon=True).start()
-
-
 @contextlib.contextmanager
 def _executor(workers: int, scheduler: str | None) -> Iterator[concurrent.futures.Executor]:
     if scheduler is not None:
@@ -169,25 +175,32 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[concurrent.future
         except ImportError:
             raise ImportError("--scheduler needs the package distributed: pip install 'corel[cluster]'") from None
         try:
+            # what answers there may be anything: a Client waits for ever for one that is no scheduler
+            asyncio.run(asyncio.wait_for(_identity(scheduler), ANSWER_SECONDS))
             client = Client(scheduler, timeout=5)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"--scheduler: no Dask scheduler answers at {scheduler!r} ({error})") from None
+        except (OSError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split()) or "what answers there is none"
+            raise ValueError(f"--scheduler: no Dask scheduler answers at {scheduler!r} ({reason})") from None
         with client:
             yield client.get_executor(pure=False)
     elif workers == 1:
         yield _InProcess()
     else:
-        pool = concurrent.futures.ProcessPoolExecutor(
-            workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-        )
         try:
-            yield pool
-        except BaseException:
-            for process in list((pool._processes or {}).values()):  # a cell may take hours: do not wait for it
-                process.terminate()
-            pool.shutdown(cancel_futures=True)
-            raise
-        pool.shutdown()
+            with WorkerPool(workers) as pool:
+                yield pool
+        except concurrent.futures.BrokenExecutor:
+            raise ChildProcessError(
+                "a worker process ended unexpectedly (out of memory?); finished cells are kept; try fewer --workers"
+            ) from None
+
+
+async def _identity(scheduler: str) -> object:
+    """What the scheduler says of itself."""
+    from distributed import rpc
+
+    async with rpc(scheduler, timeout=5) as connection:
+        return await connection.identity()
 
 
 def default_threads(profile: str) -> int:
@@ -258,14 +271,13 @@ def execute(cells: Sequence[Cell], datasets: Mapping[str, Dataset], store: Store
                 bar.set_description(f"{cell.method.name} on {cell.dataset}")
                 try:
                     prepared[group] = _prepare(cell, datasets, store, options, device)
-                except Exception as error:  # as in a cell: it costs the cells that need it, and no others
+                except (Exception, SystemExit) as error:  # as in a cell: it costs those that need it, and no others
                     prepared[group] = _one_line(error)
                     bar.write(f"{cell.method.name} on {cell.dataset}: {prepared[group]}", file=sys.stderr)
         for cell in pending.values():
             features = prepared[cell.dataset, cell.features_key]
             if isinstance(features, str):
-                failures += 1
-                store.add_failure(cell, features)
+                failures += store.add_failure(cell, features)
                 bar.update()
                 continue
             task = Task(
@@ -297,17 +309,12 @@ def _collect(
     failures = 0
     for future in finished:
         cell = futures.pop(future)
-        try:
-            outcome = future.result()
-        except concurrent.futures.BrokenExecutor:
-            raise ChildProcessError(
-                "a worker process ended unexpectedly (out of memory?); finished cells are kept; try fewer --workers"
-            ) from None
+        outcome = future.result()
         bar.set_description(f"{cell.method.name} on {cell.dataset}", refresh=False)
         if outcome.error:
-            failures += 1
-            store.add_failure(cell, outcome.error)
-            bar.write(f"{cell}: {outcome.error}", file=sys.stderr)
+            if store.add_failure(cell, outcome.error):
+                failures += 1
+                bar.write(f"{cell}: {outcome.error}", file=sys.stderr)
         else:
             store.add(
                 cell,
@@ -341,12 +348,12 @@ def _prepare(
     images = {"train": dataset.train_images, "test": dataset.test_images}
     method = cell.method.create(seed=cell.auxiliary_seed, device=device)
     method.progress = options.progress
-    if not all(path.exists() for path in features.values()):
+    kept = {split: _kept_features(path, len(images[split])) for split, path in features.items()}
+    arrays = {split: array for split, array in kept.items() if array is not None}
+    if len(arrays) < len(kept):
         if cell.method.needs_auxiliary:
             _learn_auxiliary(method, cell, datasets, store, options, device)
         arrays = {split: method.prepare(images[split]) for split in images}
-    else:
-        arrays = {split: np.load(path, mmap_mode="r") for split, path in features.items()}
     for split, array in arrays.items():
         if len(array) != len(images[split]):
             raise ValueError(
@@ -365,6 +372,15 @@ def _prepare(
         for split, values in (("train", dataset.train_labels), ("test", dataset.test_labels))
     }
     return {**files, **labels}
+
+
+def _kept_features(path: Path, rows: int) -> np.ndarray | None:
+    """The features that an earlier run left, or None where there are none, or something else than ``rows`` of them."""
+    try:
+        array = np.load(path, mmap_mode="r")
+    except Exception:  # not there, cut short or damaged, whatever the damage
+        return None
+    return array if array.ndim and len(array) == rows else None
 
 
 def _learn_auxiliary(

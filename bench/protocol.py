@@ -74,6 +74,8 @@ def auc(in_class: np.ndarray, scores: np.ndarray) -> float:
 
     Raises
     ------
+    TypeError
+        If the scores are no real numbers.
     ValueError
         If the lengths differ, a score is NaN or infinite, or only one of the two kinds of sample is there.
     """
@@ -81,6 +83,8 @@ def auc(in_class: np.ndarray, scores: np.ndarray) -> float:
     scores = np.asarray(scores)
     if scores.shape != in_class.shape or scores.ndim != 1:
         raise ValueError(f"scores: got shape {scores.shape}; accepted is {in_class.shape}, one score a sample")
+    if scores.dtype.kind not in "biuf":
+        raise TypeError(f"scores: got dtype {scores.dtype}; accepted are real numbers")
     bad = np.count_nonzero(~np.isfinite(scores))
     if bad:
         raise ValueError(f"scores: {bad} of {len(scores)} are NaN or infinite")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,22 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
+    """Names of the columns of each table, in order."""
+    tables = ("cells", "failures", "auxiliaries")
+    return {table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in tables}
+
+
+def _is_aucs(text: object) -> bool:
+    """Whether ``text`` is what :meth:`Store.add` writes for the AUCs of a cell."""
+    try:
+        aucs = json.loads(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    numbers = aucs.values() if isinstance(aucs, dict) else ()
+    return bool(numbers) and all(isinstance(auc, float | int) and math.isfinite(auc) for auc in numbers)
+
+
 class Store:
     """The finished cells of an output folder.
 
@@ -75,7 +93,8 @@ class Store:
     Raises
     ------
     ValueError
-        If the file is not a store of this version.
+        If the file is not a store of this version or cannot be written to; of every method, if it can no longer be
+        read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,7 +102,12 @@ class Store:
         try:
             self._connection = sqlite3.connect(path, timeout=60)
             self._connection.executescript(_SCHEMA)
-            self._connection.execute("SELECT key, aucs, git_commit FROM cells LIMIT 1")
+            with contextlib.closing(sqlite3.connect(":memory:")) as example:
+                example.executescript(_SCHEMA)
+                if _columns(self._connection) != _columns(example):
+                    raise sqlite3.DatabaseError("its tables are those of another version")
+            self._connection.execute("BEGIN IMMEDIATE")  # a file that can only be read is found out before the work
+            self._connection.rollback()
         except sqlite3.Error as error:
             raise ValueError(f"store: cannot use {str(path)!r} ({error}); move it away or give another --out") from None
 
@@ -93,24 +117,52 @@ class Store:
     def __exit__(self, *exception: object) -> None:
         self._connection.close()
 
-    def _select(self, table: str, keys: Iterable[str]) -> pd.DataFrame:
+    def _select(self, table: str, keys: Iterable[str], condition: str = "") -> pd.DataFrame:
         keys = list(dict.fromkeys(keys))
-        frames = [pd.read_sql_query(f"SELECT * FROM {table} WHERE 0", self._connection)]
-        for start in range(0, len(keys), 500):  # SQLite bounds the number of placeholders in one statement
-            part = keys[start : start + 500]
-            query = f"SELECT * FROM {table} WHERE key IN ({','.join('?' * len(part))})"
-            frame = pd.read_sql_query(query, self._connection, params=tuple(part))
-            if len(frame):
-                frames.append(frame)
-        return frames[0] if len(frames) == 1 else pd.concat(frames[1:], ignore_index=True)
+        rows: list[tuple[Any, ...]] = []
+        try:
+            columns = [column[0] for column in self._connection.execute(f"SELECT * FROM {table} WHERE 0").description]
+            for start in range(0, len(keys), 500):  # SQLite bounds the number of placeholders in one statement
+                part = keys[start : start + 500]
+                query = f"SELECT * FROM {table} WHERE key IN ({','.join('?' * len(part))}) {condition}"
+                rows += self._connection.execute(query, part)
+        except sqlite3.Error as error:
+            raise ValueError(
+                f"store: cannot read {str(self.path)!r} ({error}); move it away or give another --out"
+            ) from None
+        return pd.DataFrame(rows, columns=columns)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._connection:
+                yield self._connection
+        except sqlite3.Error as error:
+            raise ValueError(f"store: cannot write to {str(self.path)!r} ({error}); what it holds is kept") from None
 
     def finished(self, keys: Iterable[str]) -> pd.DataFrame:
-        """Rows of the finished cells among ``keys``, in no particular order."""
-        return self._select("cells", keys)
+        """Rows of the finished cells among ``keys``, in no particular order.
+
+        Raises
+        ------
+        ValueError
+            If the AUCs of one of them cannot be read.
+        """
+        rows = self._select("cells", keys)
+        for key, aucs in zip(rows["key"], rows["aucs"], strict=True):
+            if not _is_aucs(aucs):
+                raise ValueError(
+                    f"store: {str(self.path)!r}: the aucs of cell {key!r} are {str(aucs)[:60]!r}; accepted are numbers "
+                    "by name in JSON; delete that row and the cell is run again"
+                )
+        return rows
 
     def failed(self, keys: Iterable[str]) -> pd.DataFrame:
-        """Rows (key, cell, error, failed) of the cells among ``keys`` whose last attempt ended in an error."""
-        return self._select("failures", keys)
+        """Rows (key, cell, error, failed) of the cells among ``keys`` whose last attempt ended in an error.
+
+        What another run has finished has not failed.
+        """
+        return self._select("failures", keys, "AND key NOT IN (SELECT key FROM cells)")
 
     def auxiliaries(self, keys: Iterable[str]) -> pd.DataFrame:
         """Rows of the trainings on auxiliary images among ``keys``."""
@@ -154,24 +206,33 @@ class Store:
             "git_commit": git_commit,
             "finished": _now(),
         }
-        with self._connection:
-            self._connection.execute(
+        with self._transaction() as connection:
+            connection.execute(
                 f"INSERT OR IGNORE INTO cells ({','.join(row)}) VALUES ({','.join('?' * len(row))})",
                 tuple(row.values()),
             )
-            self._connection.execute("DELETE FROM failures WHERE key = ?", (cell.key,))
+            connection.execute("DELETE FROM failures WHERE key = ?", (cell.key,))
 
-    def add_failure(self, cell: Cell, error: str) -> None:
-        """Note that a cell ended in an error. It counts as not finished: the next run tries it again."""
-        with self._connection:
-            self._connection.execute(
-                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", (cell.key, str(cell), error, _now())
+    def add_failure(self, cell: Cell, error: str) -> bool:
+        """Note that a cell ended in an error. It counts as not finished: the next run tries it again.
+
+        Returns
+        -------
+        bool
+            False if another run has finished the cell in the meantime: then there is nothing to note.
+        """
+        with self._transaction() as connection:
+            noted = connection.execute(
+                "INSERT OR REPLACE INTO failures SELECT ?, ?, ?, ? "
+                "WHERE NOT EXISTS (SELECT 1 FROM cells WHERE key = ?)",
+                (cell.key, str(cell), error, _now(), cell.key),
             )
+        return noted.rowcount > 0
 
     def add_auxiliary(self, cell: Cell, *, seconds: float, device: str, threads: int) -> None:
         """Note a finished training on auxiliary images and what it took."""
-        with self._connection:
-            self._connection.execute(
+        with self._transaction() as connection:
+            connection.execute(
                 "INSERT OR REPLACE INTO auxiliaries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     cell.auxiliary_key,

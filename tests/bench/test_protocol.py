@@ -105,6 +105,14 @@ def test_non_finite_scores_are_refused(bad):
         protocol.auc(np.array([True, False, True]), np.array([0.0, bad, 1.0]))
 
 
+@pytest.mark.parametrize(
+    "scores", [np.array([1j, 2, 3]), np.array(["1", "2", "3"]), np.array([1.0, None, 2.0], dtype=object)]
+)
+def test_scores_that_are_no_real_numbers_are_refused(scores):
+    with pytest.raises(TypeError, match=r"scores: got dtype .*; accepted are real numbers"):
+        protocol.auc(np.array([True, False, True]), scores)
+
+
 def test_wrong_shape_and_single_kind_are_refused():
     with pytest.raises(ValueError, match="scores: got shape"):
         protocol.auc(np.array([True, False]), np.zeros(3))

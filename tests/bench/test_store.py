@@ -56,6 +56,47 @@ def test_failure_counts_as_unfinished_and_goes_when_it_succeeds(tmp_path):
         assert len(store.failed([cell().key])) == 0
 
 
+def test_what_another_run_has_finished_has_not_failed(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        assert store.add_failure(cell(1), "ValueError: no")
+        add(store)
+        assert not store.add_failure(cell(), "FileNotFoundError: the other run removed it")
+        assert len(store.failed([cell().key])) == 0
+        # as an earlier version left it
+        with store._connection:
+            store._connection.execute("INSERT INTO failures VALUES (?, 'cell', 'error', 'then')", (cell().key,))
+        assert store.failed([cell().key, cell(1).key])["key"].tolist() == [cell(1).key]
+
+
+def test_a_store_that_cannot_be_written_any_more(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        add(store)
+        store._connection.execute("PRAGMA query_only = 1")
+        for write in (lambda: add(store, 1), lambda: store.add_failure(cell(2), "E")):
+            with pytest.raises(ValueError, match=r"store: cannot write to '.*s\.sqlite' \("):
+                write()
+        with pytest.raises(ValueError, match="store: cannot write to"):
+            store.add_auxiliary(cell(), seconds=1.0, device="cpu", threads=1)
+        assert len(store.finished([cell().key])) == 1
+
+
+def test_a_store_that_cannot_be_read_any_more(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store, sqlite3.connect(tmp_path / "s.sqlite") as other:
+        other.execute("DROP TABLE failures")
+        with pytest.raises(ValueError, match=r"store: cannot read '.*s\.sqlite' \(no such table"):
+            store.failed(["key"])
+
+
+@pytest.mark.parametrize("aucs", ['{"": nope', "[0.5]", "{}", '{"": "high"}', '{"": NaN}'])
+def test_aucs_that_cannot_be_read_are_named(tmp_path, aucs):
+    with Store(tmp_path / "s.sqlite") as store:
+        add(store)
+        with store._connection:
+            store._connection.execute("UPDATE cells SET aucs = ?", (aucs,))
+        with pytest.raises(ValueError, match=rf"s\.sqlite': the aucs of cell '{cell().key}' are "):
+            store.finished([cell().key])
+
+
 def test_more_keys_than_one_statement_takes(tmp_path):
     with Store(tmp_path / "s.sqlite") as store:
         for run in range(3):
@@ -87,3 +128,13 @@ def test_file_that_is_no_store(tmp_path):
         connection.execute("CREATE TABLE cells (key TEXT)")
     with pytest.raises(ValueError, match="store: cannot use"):
         Store(tmp_path / "old.sqlite")
+
+
+@pytest.mark.parametrize("table", ["cells", "failures", "auxiliaries"])
+def test_every_table_is_looked_at(tmp_path, table):
+    Store(tmp_path / "s.sqlite").__exit__()
+    with sqlite3.connect(tmp_path / "s.sqlite") as connection:
+        connection.execute(f"DROP TABLE {table}")
+        connection.execute(f"CREATE TABLE {table} (key TEXT, aucs TEXT, git_commit TEXT)")
+    with pytest.raises(ValueError, match=r"store: cannot use .*its tables are those of another version"):
+        Store(tmp_path / "s.sqlite")
