@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bench import cells, datasets, report, statistics
-from bench._command_line import Parser, positive_int, run, writable_directory
+from bench._command_line import Parser, positive_int, run, whole_number, writable_directory
 from bench.datasets import Dataset
 from bench.execute import Options, available_cores, execute
 from bench.store import Store
@@ -94,10 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--runs", type=positive_int, default=1, help="draws per class (default: 1)")
     add("--data-root", default="data", metavar="DIR", help="folder of the datasets (default: data)")
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    add("--seed", type=int, default=0, help="base seed (default: 0)")
+    add("--seed", type=whole_number, default=0, help="base seed (default: 0)")
     add("--out", default="results", metavar="DIR", help="folder for precision.csv (default: results)")
     options = parser.parse_args(arguments)
-    out = writable_directory(options.out)
+    out = writable_directory(options.out, ["precision.csv"])
+    writable_directory(out / "cache")
+    datasets.check_name(options.dataset, "--dataset")
     whole = datasets.load(options.dataset, data_root=options.data_root)
     if options.test_images > len(whole.test_labels):
         raise ValueError(f"--test-images: got {options.test_images}; {whole.name} has {len(whole.test_labels)}")
@@ -136,11 +138,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keys = [cell.key for cell in plan]
             rows.append(statistics.by_variant(plan, store.finished(keys)).assign(precision=precision))
         failed = store.failed([cell.key for cell in pairs])
-    for error in failed.itertuples():
-        print(f"failed: {error.cell}: {error.error}")
     table = compare(pd.concat(rows))
     if len(table):
         report.write_csv(out / "precision.csv", table)
+    for error in failed.itertuples():
+        print(f"failed: {error.cell}: {error.error}")
+    if len(table):
         print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
         for variant, group in table.groupby("variant"):
             print(

@@ -44,6 +44,7 @@ def build(
     planned = _planned(cells, failed)
     missing = planned[planned["failed"] > 0]
     table["failed"] = 0
+    alone = []
     for row in missing.itertuples():
         same = (
             (table["dataset"] == row.dataset)
@@ -53,9 +54,11 @@ def build(
         if same.any():
             table.loc[same, "failed"] = row.failed
         else:
-            table.loc[len(table), [*keys, "classes", "runs", "failed"]] = [
-                row.dataset, row.method, "", row.train_per_class, row.auxiliary, 0, 0, row.failed,
-            ]  # fmt: skip
+            values = (row.dataset, row.method, "", row.train_per_class, row.auxiliary)
+            alone.append({**dict(zip(keys, values, strict=True)), "classes": 0, "runs": 0, "failed": row.failed})
+    if alone:
+        rows = [*table.to_dict("records"), *alone]
+        table = pd.DataFrame(rows, columns=table.columns).astype({"auc_mean": float, "auc_std": float})
     table["auxiliary"] = [value if isinstance(value, str) else None for value in table["auxiliary"]]
     class_counts = class_counts or {}
     counts = [class_counts.get(row.dataset, row.classes) for row in table.itertuples()]

@@ -12,7 +12,15 @@ from pathlib import Path
 import pandas as pd
 
 from bench import datasets, environment, report, statistics
-from bench._command_line import Parser, positive_int, run, train_per_class, writable_directory
+from bench._command_line import (
+    Parser,
+    positive_int,
+    run,
+    thread_count,
+    train_per_class,
+    whole_number,
+    writable_directory,
+)
 from bench.cells import Cell, MethodSpec, method_spec, plan
 from bench.datasets import Dataset
 from bench.execute import Options, available_cores, default_threads, execute
@@ -45,11 +53,11 @@ def _parser() -> Parser:
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     add("--workers", type=positive_int, metavar="N",
         help="processes that run cells; 1: this process alone (default: cores / threads, 1 on a GPU)")  # fmt: skip
-    add("--threads", type=positive_int, metavar="N",
+    add("--threads", type=thread_count, metavar="N",
         help="CPU threads of a cell; results may differ in the last digits with another number "
         "(default: 1 in the quick profile, every core in the paper's)")  # fmt: skip
     add("--scheduler", metavar="ADDRESS", help="run cells on the Dask cluster at ADDRESS; it must see OUT and the data")
-    add("--seed", type=int, default=0, help="base seed of every draw and training (default: 0)")
+    add("--seed", type=whole_number, default=0, help="base seed of every draw and training (default: 0)")
     add("--out", default="results", metavar="DIR", help="folder for the results (default: results)")
     return parser
 
@@ -60,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.workers is not None and options.scheduler is not None:
         parser.error("argument --scheduler: not allowed with argument --workers")
-    out = writable_directory(options.out)
+    out = writable_directory(options.out, ["table1.csv", "table1.md", "cells.csv"])
+    writable_directory(out / "cache")
     started = time.perf_counter()
     environment.git_commit()  # of the code that runs, not of what is there when it ends
 
@@ -70,8 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     device = resolve_device(options.device)
     specs = [method_spec(name, options.profile) for name in _unique(options.methods or methods.available())]
-    for name in _unique([*options.datasets, *([options.auxiliary] if options.auxiliary else [])]):
-        datasets.check_name(name)
+    for name in _unique(options.datasets):
+        datasets.check_name(name, "--datasets")
+    if options.auxiliary is not None:
+        datasets.check_name(options.auxiliary, "--auxiliary")
     threads = options.threads or default_threads(options.profile)
     workers = options.workers or (1 if device.type == "cuda" else max(1, available_cores() // threads))
 
@@ -103,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     text = report.for_people(table)
     produced = _produced_by(options, table, trained, arguments)
+    # before a line of it is printed: whoever reads along may go
+    _write(out, table, text, statistics.by_variant(cells, finished), failed, options.profile, produced)
     print(report.to_text(text))
     print("\n" + "\n".join(produced))
     for error in failed.itertuples():
@@ -111,7 +124,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{ran} cells run ({failures} failed), {kept} taken from {out / 'cells.sqlite'}, "
         f"{time.perf_counter() - started:.0f} s; written to {out}: table1.csv, table1.md, cells.csv"
     )
-    _write(out, table, text, statistics.by_variant(cells, finished), failed, options.profile, produced)
     return 1 if len(failed) else 0
 
 
@@ -132,7 +144,7 @@ def _cells(options: argparse.Namespace, specs: Sequence[MethodSpec], loaded: dic
         dataset = load(name)
         auxiliary = None
         if any(spec.needs_auxiliary for spec in specs):
-            auxiliary = load(options.auxiliary or datasets.default_auxiliary(name))
+            auxiliary = load(datasets.default_auxiliary(name) if options.auxiliary is None else options.auxiliary)
         cells += plan(
             dataset,
             specs,

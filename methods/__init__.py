@@ -10,6 +10,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from corel._device import resolve_device
 from methods import detectors, own
 from methods.base import NonFiniteLossError, OneClassMethod
 
@@ -143,7 +144,8 @@ def create(name: str, profile: str = "paper", seed: int = 0, device: str = "auto
     Raises
     ------
     ValueError
-        For an unknown method or profile, or a setting's value out of range.
+        For an unknown method, profile or device, a setting's value out of range, or a method from outside this
+        package whose ``__init__`` raises anything.
     TypeError
         For a setting that the method does not have.
     ImportError
@@ -151,7 +153,15 @@ def create(name: str, profile: str = "paper", seed: int = 0, device: str = "auto
     """
     method = resolve(name)
     chosen = _changed(name, method.settings_of(profile), settings)
-    made = method(chosen, seed=seed, device=device)
+    resolve_device(device)
+    try:
+        made = method(chosen, seed=seed, device=device)
+    except (Exception, SystemExit) as error:
+        if method.__module__.partition(".")[0] == __name__:  # it says itself what is wrong with a setting
+            raise
+        text = " ".join(str(error).split())
+        kind = type(error).__name__
+        raise ValueError(f"method {name!r}: __init__ raises {f'{kind}: {text}' if text else kind}") from error
     if getattr(made, "settings", None) is None:
         raise ValueError(
             f"method {name!r}: its __init__ must call super().__init__(settings, seed=seed, device=device)"

@@ -96,6 +96,15 @@ def test_a_method_that_failed_throughout_keeps_its_place():
     assert table["method"].tolist() == ["adt", "dagmm"]
 
 
+def test_where_nothing_but_a_method_with_auxiliary_images_ran_and_failed():
+    cells = [cell("corel", index=index, auxiliary="cifar100") for index in range(2)]
+    failed = pd.DataFrame([{"key": c.key, "cell": str(c), "error": "E", "failed": ""} for c in cells])
+    table = report.build(cells, rows([], []), failed, TITLES, {"cifar10": 10})
+    text = report.for_people(table).to_dict("records")
+    assert [(row["auxiliary"], row["AUC"], row["failed cells"]) for row in text] == [("cifar100", "failed", "2")]
+    assert len(report.to_text(report.for_people(table)).splitlines()) == 3
+
+
 def test_nothing_finished_gives_an_empty_table():
     table = report.build([], rows([], []), NO_FAILURES, TITLES)
     assert len(table) == 0

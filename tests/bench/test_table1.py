@@ -161,6 +161,98 @@ def test_failing_cell_costs_itself_alone_and_is_said(table, monkeypatch):
     assert "failed:" not in output
 
 
+def test_a_method_whose_every_cell_failed_alone(table):
+    status, output, _ = table("--methods", "corel")
+    assert status == 1
+    assert re.search(r"corel +4 .* failed ", output)
+    assert output.count("failed: corel on folder:") == 6
+    assert pd.read_csv(table.out / "table1.csv")["failed"].tolist() == [6]
+    assert "| failed |" in (table.out / "table1.md").read_text()
+
+
+def test_sys_exit_in_a_method_costs_its_cells_alone(table, method_file, tmp_path):
+    names = []
+    for verb in ("fit", "prepare"):
+        (tmp_path / f"{verb}.py").write_text(
+            "import sys\nfrom methods import OneClassMethod\nclass Leaves(OneClassMethod):\n    name = 'leaves'\n"
+            "    def fit(self, features):\n        return self\n    def score_samples(self, features):\n        ...\n"
+            f"    def {verb}(self, features):\n        sys.exit(7)\n"
+        )
+        names.append(str(tmp_path / f"{verb}.py"))
+    status, output, _ = table("--methods", *names, method_file)
+    assert status == 1
+    assert "18 cells run (12 failed)" in output
+    assert output.count(": SystemExit: 7") == 12
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"), [("KeyError('boom')", "KeyError: 'boom'"), ("SystemExit(3)", "SystemExit: 3")]
+)
+def test_method_that_cannot_be_made(table, method_file, error, shown):
+    path = Path(method_file.partition(":")[0])
+    path.write_text(
+        path.read_text().replace(
+            "    def fit(",
+            f"    def __init__(self, settings=None, *, seed=0, device='auto'):\n        raise {error}\n\n    def fit(",
+        )
+    )
+    status, _, err = table()
+    assert status == 2
+    assert err == f"bench.table1: error: method {method_file!r}: __init__ raises {shown}\n"
+
+
+def test_damaged_features_are_prepared_again(table, method_file):
+    path = Path(method_file.partition(":")[0])
+    path.write_text(
+        path.read_text().replace(
+            "    def fit(", "    def prepare(self, images):\n        return images / 2\n\n    def fit("
+        )
+    )
+    table()
+    first = without_times(table.out / "table1.csv")
+    for number, file in enumerate(sorted((table.out / "cache" / "features").iterdir())):
+        file.write_bytes(file.read_bytes()[:1000] if number else b"nonsense")
+        (table.out / "cells.sqlite").unlink()
+        status, output, error = table()
+        assert status == 0, error
+        assert "6 cells run (0 failed)" in output
+        assert without_times(table.out / "table1.csv") == first
+
+
+def test_files_are_written_before_the_table_is_printed(table, monkeypatch):
+    def nobody_reads(text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(table1.report, "to_text", nobody_reads)
+    status, output, error = table()
+    assert (status, output) == (141, "")
+    assert "Broken" not in error
+    for name in ("table1.csv", "table1.md", "cells.csv"):
+        assert (table.out / name).exists()
+
+
+def test_store_that_cannot_be_written_during_the_run(table, monkeypatch):
+    add = table1.Store.add
+
+    def full(store, *arguments, **values):
+        store._connection.execute("PRAGMA query_only = 1")
+        add(store, *arguments, **values)
+
+    monkeypatch.setattr(table1.Store, "add", full)
+    status, _, error = table()
+    assert status == 2
+    assert re.search(r"bench.table1: error: store: cannot write to '.*cells.sqlite' \(.*\)", error.splitlines()[-1])
+
+
+def test_what_an_earlier_run_called_failed_heals(table):
+    table()
+    with sqlite3.connect(table.out / "cells.sqlite") as connection:
+        connection.execute("INSERT INTO failures SELECT key, 'cell', 'error', 'then' FROM cells")
+    status, output, _ = table()
+    assert status == 0
+    assert "failed:" not in output
+
+
 def test_a_failed_auxiliary_training_costs_its_method_alone(table, method_file):
     status, output, error = table("--methods", "corel", method_file)
     assert status == 1
@@ -186,12 +278,16 @@ def test_table_where_everything_failed(table, monkeypatch):
 
 
 BAD = {
-    "dataset": (["--datasets", "mnist"], "mnist"),
+    "dataset": (["--datasets", "mnist"], "--datasets: got 'mnist'"),
     "method": (["--methods", "svm"], "'svm'; available are"),
     "profile": (["--profile", "slow"], "profile: got 'slow'"),
     "class": (["--classes", "blue"], "--classes: got 'blue'; .* green, grey, red"),
     "class number": (["--classes", "3"], "--classes: got '3'"),
-    "auxiliary": (["--auxiliary", "nothing"], "nothing"),
+    "auxiliary": (["--auxiliary", "nothing"], "--auxiliary: got 'nothing'; accepted are digits"),
+    "empty auxiliary": (["--auxiliary", ""], "--auxiliary: got ''; accepted are digits"),
+    "seed": (["--seed", "x"], "argument --seed: got 'x'; accepted are whole numbers"),
+    "threads": (["--threads", "99999999999"], "argument --threads: got '99999999999'; .* from 1 to 1024"),
+    "empty out": (["--out", ""], "--out: got ''"),
     "m of 0": (["--train-per-class", "0"], "argument --train-per-class: got '0'"),
     "negative m": (["--train-per-class", "-3"], "--train-per-class"),
     "m that is a word": (
@@ -235,6 +331,23 @@ def test_unwritable_out(table, tmp_path):
     assert status == 2
     assert error.startswith("bench.table1: error: --out: cannot write to")
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("table1.csv", Path.mkdir, "table1.csv': it is a folder"),
+        ("table1.md", Path.mkdir, "table1.md': it is a folder"),
+        ("cells.csv", Path.mkdir, "cells.csv': it is a folder"),
+        ("cache", Path.touch, "cache' \\(File exists"),
+    ],
+)
+def test_what_stands_in_the_way_of_results_is_found_out_first(table, tmp_path, name, make, message):
+    (tmp_path / "results").mkdir()
+    make(tmp_path / "results" / name)
+    status, _, error = table()
+    assert (status, table.fits) == (2, [])
+    assert re.search(f"--out: cannot write .*{message}", error)
 
 
 def test_damaged_store(table, tmp_path):
@@ -291,17 +404,48 @@ def test_killed_run_goes_on_to_the_same_table(image_folder, method_file, tmp_pat
         assert without_times(out / name) == without_times(whole / name)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_interrupt_is_said_in_few_words_and_keeps_what_is_finished(image_folder, method_file, tmp_path, workers):
+@pytest.mark.parametrize(("workers", "name"), [("1", "SIGINT"), ("2", "SIGINT"), ("2", "SIGTERM"), ("1", "SIGHUP")])
+def test_signal_is_answered_in_few_words_and_keeps_what_is_finished(image_folder, method_file, tmp_path, workers, name):
     out = tmp_path / "interrupted"
     process = _start(image_folder, method_file, out, "--workers", workers, sleep="0.5")
     _wait_for_cells(process, out, 2)
-    process.send_signal(signal.SIGINT)
+    number = getattr(signal, name)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in error
+    assert "resource_tracker" not in error
+    how = "interrupted" if name == "SIGINT" else f"stopped by {name}"
+    assert re.search(rf"bench.table1: {how}; [2-9]\d* of 12 cells are finished and kept", error)
+    assert 2 <= _finished(out) < 12
+
+
+def test_ctrl_c_while_workers_start(image_folder, method_file, tmp_path):
+    """The whole group of processes gets the signal, as from a terminal."""
+    marker = tmp_path / "started"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, sys, time\nif '--multiprocessing-fork' in sys.orig_argv:\n"
+        f"    pathlib.Path({str(marker)!r}).touch()\n    time.sleep(1)\n"
+    )
+    words = ["--datasets", f"folder:{image_folder}", "--methods", method_file, "--train-per-class", "4"]
+    words += ["--workers", "2", "--out", str(tmp_path / "out"), "--data-root", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.table1", *words],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not marker.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in error
-    assert re.search(r"bench.table1: interrupted; [2-9]\d* of 12 cells are finished and kept", error)
-    assert 2 <= _finished(out) < 12
+    assert error.endswith("bench.table1: interrupted; 0 of 15 cells are finished and kept\n")
 
 
 def test_dask_cluster_gives_the_same_table(table):
