@@ -501,7 +501,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sizes[0] < 2 or sizes[-1] > LARGEST:
         wrong = sizes[0] if sizes[0] < 2 else sizes[-1]
         parser.error(f"argument --sizes: got {wrong}; accepted are whole numbers from 2 to {LARGEST}")
-    out = writable_directory(options.out)
+    out = writable_directory(options.out, ["runtime.csv", "runtime.png"])
     device = resolve_device(options.device)
     if options.targets:
         sizes = TARGET_SIZES + ([LARGEST] if device.type == "cuda" else [])
@@ -521,12 +521,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             study.frames.append(summary(n, found))
             if n > EVERYTHING:
                 study.memory[n] = extra_memory(n, options.dim, device)
+            study.write(out)  # a larger size may end the process
     except KeyboardInterrupt:
         if not study.frames:
             raise KeyboardInterrupt("nothing was measured yet") from None
         study.write(out)
         raise KeyboardInterrupt(f"what was measured is in {out / 'runtime.csv'}") from None
-    study.write(out)
     study.show()
     print("\n".join(["", *notes, *targets(study.table(), study.memory, study.step, device)]))
     print(f"\n{study.place()}; medians [quartiles]; written: {out / 'runtime.csv'}, {out / 'runtime.png'}")

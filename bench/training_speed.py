@@ -18,6 +18,9 @@ from corel.training import _Settings, _Trainer
 
 PROGRAM = "bench.training_speed"
 
+#: So many batches of images take turns, however many steps are timed.
+DISTINCT = 10
+
 
 def plain_step(device: torch.device) -> Callable[[torch.Tensor], object]:
     """A step as one would write it: the same network and optimiser, reconstruction loss alone."""
@@ -58,7 +61,7 @@ def connectivity(device: torch.device) -> Callable[[torch.Tensor], object]:
 
 def measure(device: torch.device, steps: int, rounds: int) -> pd.DataFrame:
     """Median seconds a step of each, measured in turns; one row each."""
-    images = torch.rand(steps, 100, 3, 32, 32, device=device)
+    images = torch.rand(min(steps, DISTINCT), 100, 3, 32, 32, device=device)
     rows: dict[str, tuple[Callable[[torch.Tensor], object], bool]] = {
         "plain loop, reconstruction alone": (plain_step(device), False),
         "train_autoencoder": (own_step(device), True),
@@ -69,9 +72,9 @@ def measure(device: torch.device, steps: int, rounds: int) -> pd.DataFrame:
         for name, (step, reuse) in rows.items():
             if reuse:
                 with reuse_freed_memory():
-                    taken = _time(step, images, device)
+                    taken = _time(step, images, steps, device)
             else:
-                taken = _time(step, images, device)
+                taken = _time(step, images, steps, device)
             if turn:  # the first turn warms up
                 seconds[name] += taken
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
@@ -90,9 +93,13 @@ def measure(device: torch.device, steps: int, rounds: int) -> pd.DataFrame:
     )
 
 
-def _time(step: Callable[[torch.Tensor], object], images: torch.Tensor, device: torch.device) -> list[float]:
+def _time(
+    step: Callable[[torch.Tensor], object], images: torch.Tensor, steps: int, device: torch.device
+) -> list[float]:
+    """Seconds of each of ``steps`` steps, on ``images``, (k, 100, 3, 32, 32), in turn."""
     taken = []
-    for x in images:
+    for index in range(steps):
+        x = images[index % len(images)]
         started = time.perf_counter()
         step(x)
         if device.type == "cuda":
@@ -112,9 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument("--out", default="results", help="folder for training_speed.csv (default: results)")
     options = parser.parse_args(arguments)
-    out = writable_directory(options.out)
+    out = writable_directory(options.out, ["training_speed.csv"])
     device = resolve_device(options.device)
-    table = measure(device, options.steps, options.rounds)
+    try:
+        table = measure(device, options.steps, options.rounds)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing is kept: medians are of all turns") from None
     report.write_csv(out / "training_speed.csv", table)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     print(

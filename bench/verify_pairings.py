@@ -105,6 +105,14 @@ def differences(cloud: Cloud, gudhi: Any, ripser: Any | None, with_reduction: bo
     return found
 
 
+def _peer(name: str, needed_by: str) -> Any:
+    """The module ``name``."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"{needed_by} needs {name}: pip install 'corel[peers]' ({error})") from None
+
+
 def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers of at least 0")
@@ -123,8 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--seed", type=_seed, default=0, help="seed of the clouds (default: 0)")
     add("--ripser", action="store_true", help="compare deaths with ripser's too, in single precision")
     options = parser.parse_args(arguments)
-    gudhi = importlib.import_module("gudhi")
-    ripser = importlib.import_module("ripser").ripser if options.ripser else None
+    gudhi = _peer("gudhi", PROGRAM)
+    ripser = _peer("ripser", "--ripser").ripser if options.ripser else None
 
     wrong = tied = done = 0
     try:

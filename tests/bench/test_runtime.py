@@ -223,6 +223,29 @@ def test_interrupt_keeps_what_was_measured(quick, monkeypatch, tmp_path, capsys)
     assert set(pd.read_csv(tmp_path / "runtime.csv")["points"]) == {8, 100}
 
 
+def test_each_size_is_kept_before_the_next_one(quick, monkeypatch, tmp_path):
+    whole = runtime.time_size
+
+    def killed(n, *arguments):
+        if n == 16:
+            raise RuntimeError("the machine goes down")
+        return whole(n, *arguments)
+
+    monkeypatch.setattr(runtime, "time_size", killed)
+    with pytest.raises(RuntimeError, match="goes down"):
+        main(["--sizes", "8", "16", "--repeats", "1", "--device", "cpu", "--out", str(tmp_path)])
+    assert set(pd.read_csv(tmp_path / "runtime.csv")["points"]) == {8, 100}
+    assert (tmp_path / "runtime.png").exists()
+
+
+@pytest.mark.parametrize("name", ["runtime.csv", "runtime.png"])
+def test_file_that_cannot_be_written_is_found_out_first(monkeypatch, tmp_path, capsys, name):
+    monkeypatch.setattr(runtime, "training_step", lambda device: pytest.fail("measured"))
+    (tmp_path / name).mkdir()
+    assert run("bench.runtime", main, ["--sizes", "8", "--device", "cpu", "--out", str(tmp_path)]) == 2
+    assert f"{name}': it is a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

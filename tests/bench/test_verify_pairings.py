@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import gudhi
 import pytest
@@ -84,3 +85,13 @@ def test_interrupt_says_how_far_it_got(monkeypatch, capsys):
     monkeypatch.setattr(verify_pairings, "differences", interrupted)
     assert run("bench.verify_pairings", main, ["--clouds", "5"]) == 130
     assert "bench.verify_pairings: interrupted; 0 of 0 clouds differ" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("missing", "message"), [("gudhi", f"{verify_pairings.PROGRAM} needs gudhi: pip install "),
+                                                  ("ripser", "--ripser needs ripser: pip install ")])  # fmt: skip
+def test_peer_that_is_not_installed(monkeypatch, capsys, missing, message):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert run("bench.verify_pairings", main, ["--clouds", "1", "--ripser"]) == 2
+    err = capsys.readouterr().err
+    assert f"{message}'corel[peers]'" in err
+    assert err.count("\n") == 1
