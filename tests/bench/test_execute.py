@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 
@@ -145,6 +146,16 @@ def test_damaged_features_are_no_features(tmp_path, content):
     assert execute._kept_features(path, 5) is None
     path.write_bytes(path.read_bytes()[:200] if content is None else content)
     assert execute._kept_features(path, 4) is None
+
+
+def _lose_a_worker(executor) -> None:
+    with executor as pool:
+        pool.submit(os._exit, 3).result()
+
+
+def test_worker_that_dies_is_one_line():
+    with pytest.raises(ChildProcessError, match=r"a worker process ended unexpectedly .*; finished cells are kept"):
+        _lose_a_worker(execute._executor(2, None))
 
 
 def test_scheduler_that_is_none_does_not_hold_the_run(monkeypatch):
