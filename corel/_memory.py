@@ -12,8 +12,8 @@ from typing import Any
 
 # Parameters of glibc's mallopt.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
-# What they are after a block. Whoever sets a parameter ends glibc's own adjustment of the two thresholds for good; these
-# are the values at which it arrives in a program that frees large blocks.
+# What they are after a block. Whoever sets a parameter ends glibc's own adjustment of the two thresholds for good;
+# these are the values at which it arrives in a program that frees large blocks.
 _AFTERWARDS = {_TRIM_THRESHOLD: 64 * 2**20, _MMAP_THRESHOLD: 32 * 2**20, _MMAP_MAX: 65536}
 
 _lock = threading.Lock()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from corel import _checks, _strided_conv
+from corel import _checks
 from corel._device import resolve_device
 from corel._memory import reuse_freed_memory
 from corel.autoencoder import IMAGE_SIZE, Autoencoder
@@ -195,8 +195,7 @@ class _Trainer:
     def step(self, x: Tensor) -> Tensor:
         """One step of the optimiser; returns the five measures without waiting for the device."""
         settings = self.settings
-        z = _strided_conv.forward(self.model.encoder, x)
-        reconstructed = _strided_conv.forward(self.model.decoder, z)
+        reconstructed, z = self.model(x)
         reconstruction = (reconstructed - x).abs_().sum() / len(x)
         deaths = death_times(z.view(len(z), settings.branches, settings.branch_dim).transpose(0, 1))
         per_branch = (deaths - settings.eta).abs().sum(1)

@@ -204,6 +204,7 @@ class ADT(OneClassMethod):
     """
 
     name = "adt"
+    version = 2
     profiles: ClassVar = {
         "paper": ADTSettings(precision="bfloat16" if multiplies_bfloat16() else "float32"),
         "quick": ADTSettings(width=1, downsample=4, epochs=1),

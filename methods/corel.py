@@ -59,6 +59,7 @@ class Corel(OneClassMethod):
     name = "corel"
     profiles: ClassVar = {"paper": CorelSettings(), "quick": CorelSettings(epochs=40)}
     needs_auxiliary = True
+    version = 2
 
     def __init__(self, settings: CorelSettings | None = None, *, seed: int = 0, device: str = "auto") -> None:
         super().__init__(settings, seed=seed, device=device)
