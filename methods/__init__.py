@@ -86,7 +86,10 @@ def resolve(name: str) -> type[OneClassMethod]:
 
 def _encoder(name: str, encoder_name: str) -> type[OneClassMethod]:
     """The class of the method whose representation the detector ``name`` is to work on."""
-    encoder = resolve(encoder_name)
+    try:
+        encoder = resolve(encoder_name)
+    except ValueError as error:
+        raise ValueError(f"{name!r}: its encoder: {error}") from None
     if encoder.encode is OneClassMethod.encode:
         encoders = [known for known in available() if resolve(known).encode is not OneClassMethod.encode]
         raise ValueError(

@@ -6,8 +6,9 @@ position in the transformed tile, and transform of the output, while it is in th
 vectors of eight float32, one per channel, because the compiler gives up on vectorising loops over so many arrays
 that might overlap.
 
-The transforms compute in float32. The factors of the matrix products are float32 too, or bfloat16, whose products are
-summed in float32: twice as many a second where the processor has an instruction for it (AVX512-BF16).
+The transforms compute in float32. Features and the factors of the matrix products are float32 too, or bfloat16, whose
+products are summed in float32: twice as many a second where the processor has an instruction for it (AVX512-BF16), and
+half the memory to go through.
 """
 
 from __future__ import annotations
@@ -128,6 +129,21 @@ def _store_bfloat16(typing_context, array, index, value):  # type: ignore[no-unt
         return context.get_dummy_value()
 
     return types.void(array, types.intp, _vector), generate
+
+
+@intrinsic
+def _load_bfloat16(typing_context, array, index):  # type: ignore[no-untyped-def]
+    """array[index : index + 8], bfloat16 as 16-bit integers, as float32"""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        integers, half = ir.VectorType(ir.IntType(32), LANES), ir.VectorType(ir.IntType(16), LANES)
+        pointer = _pointer(context, builder, signature.args[0], *arguments)
+        value = builder.load(builder.bitcast(pointer, half.as_pointer()))
+        value.align = 2
+        bits = builder.shl(builder.zext(value, integers), ir.Constant(integers, [16] * LANES))
+        return builder.bitcast(bits, _IR_VECTOR)
+
+    return _vector(array, types.intp), generate
 
 
 @intrinsic
@@ -308,6 +324,17 @@ def _multiply_bfloat16(a, a0, b, b0, c, c0, rows, inner):  # type: ignore[no-unt
     return multiply
 
 
+def _take(array, index):  # type: ignore[no-untyped-def]
+    """array[index : index + 8], from bfloat16 if the array is of 16-bit numbers."""
+
+
+@overload(_take, inline="always")
+def _take_vector(array, index):  # type: ignore[no-untyped-def]
+    if array.dtype == types.float32:
+        return lambda array, index: _load(array, index)
+    return lambda array, index: _load_bfloat16(array, index)
+
+
 def _keep(array, index, value):  # type: ignore[no-untyped-def]
     """array[index : index + 8] = value, rounded to bfloat16 if the array is of 16-bit numbers."""
 
@@ -379,11 +406,11 @@ def _transform_output(stride, y, at, gap):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _convolve(x, shape, stride, windows, weight, residual, scale, shift, out, block, before, after):  # type: ignore[no-untyped-def]
-    """out = relu(scale · (x ∗ weight + residual) + shift); all arrays flat, channels last.
+    """out = relu(scale · (x ∗ weight + residual) + shift); all arrays flat, channels last, int16 ones of bfloat16.
 
     Tile (i, j) of every image takes the rows windows[i] and the columns windows[j] of the input, zeros where these
-    are −1. Between the stages ``before`` holds a block of tiles, (positions, ≥ block · channels) float32 or, as int16,
-    bfloat16, and ``after`` a panel of its products, (positions, ≥ block · PANEL). ``residual`` may be empty.
+    are −1. Between the stages ``before`` holds a block of tiles, (positions, ≥ block · channels), and ``after`` a panel
+    of its products, (positions, ≥ block · PANEL) float32. ``residual`` may be empty.
     """
     images, height, width, channels, out_channels = shape
     side = 6 if stride == 1 else 9
@@ -407,7 +434,7 @@ def _convolve(x, shape, stride, windows, weight, residual, scale, shift, out, bl
             for channel in range(0, channels, LANES):
                 for k in range(side**2):
                     at = places[k]
-                    _store(local, k * LANES, _load(x, at + channel) if at >= 0 else zero)
+                    _store(local, k * LANES, _take(x, at + channel) if at >= 0 else zero)
                 for j in range(side):
                     _transform_input(stride, local, j * LANES, side * LANES, local, j * LANES, side * LANES)
                 for i in range(side):
@@ -445,14 +472,14 @@ def _convolve(x, shape, stride, windows, weight, residual, scale, shift, out, bl
                         y0, y1, y2, y3 = _transform_output(stride, local, i * side * LANES, LANES)
                         to = ((image * out_height + row * 4 + i) * out_width + column * 4) * out_channels + first
                         if residual.size > 0:
-                            y0 = y0 + _load(residual, to)
-                            y1 = y1 + _load(residual, to + out_channels)
-                            y2 = y2 + _load(residual, to + 2 * out_channels)
-                            y3 = y3 + _load(residual, to + 3 * out_channels)
-                        _store(out, to, _maximum(_fma(channel_scale, y0, channel_shift), zero))
-                        _store(out, to + out_channels, _maximum(_fma(channel_scale, y1, channel_shift), zero))
-                        _store(out, to + 2 * out_channels, _maximum(_fma(channel_scale, y2, channel_shift), zero))
-                        _store(out, to + 3 * out_channels, _maximum(_fma(channel_scale, y3, channel_shift), zero))
+                            y0 = y0 + _take(residual, to)
+                            y1 = y1 + _take(residual, to + out_channels)
+                            y2 = y2 + _take(residual, to + 2 * out_channels)
+                            y3 = y3 + _take(residual, to + 3 * out_channels)
+                        _keep(out, to, _maximum(_fma(channel_scale, y0, channel_shift), zero))
+                        _keep(out, to + out_channels, _maximum(_fma(channel_scale, y1, channel_shift), zero))
+                        _keep(out, to + 2 * out_channels, _maximum(_fma(channel_scale, y2, channel_shift), zero))
+                        _keep(out, to + 3 * out_channels, _maximum(_fma(channel_scale, y3, channel_shift), zero))
 
 
 class WinogradConv2d:
@@ -467,14 +494,15 @@ class WinogradConv2d:
     stride
         1, with one row and column of zeros on every side, or 2, with zeros at the end alone.
     precision
-        Of the factors in the matrix products, "float32" or "bfloat16".
+        Of features, residuals and the factors in the matrix products, "float32" or "bfloat16".
     """
 
     def __init__(
         self, weight: Tensor, scale: Tensor, shift: Tensor, stride: int = 1, precision: str = "float32"
     ) -> None:
         self.out_channels, self.channels = weight.shape[:2]
-        self.stride, self.precision = stride, precision
+        self.stride = stride
+        self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
         transform = FILTER_TRANSFORM[stride]
         products = np.einsum("ap,oipq,bq->abio", transform, weight.double().numpy(), transform)
         self.weight = _packed(products.reshape(36, self.channels, self.out_channels), precision)
@@ -486,9 +514,10 @@ class WinogradConv2d:
         Parameters
         ----------
         features
-            (b, in, s, s) float32, channels last in memory; s a multiple of 4 · stride unless ``windows`` are given.
+            (b, in, s, s) of the dtype ``precision``, channels last in memory; s a multiple of 4 · stride unless
+            ``windows`` are given.
         residual
-            (b, out, 4t, 4t) float32, channels last in memory, for t tiles along each side.
+            (b, out, 4t, 4t) of the same dtype, channels last in memory, for t tiles along each side.
         windows
             (t, 6) int64 at stride 1, (t, 9) at stride 2: the rows, and the columns, that each tile of 4 × 4 outputs
             sees; −1 stands for zeros. By default those of a plain convolution, with t = s / (4 · stride).
@@ -496,15 +525,19 @@ class WinogradConv2d:
         Returns
         -------
         torch.Tensor
-            (b, out, 4t, 4t), channels last in memory.
+            (b, out, 4t, 4t) of the same dtype, channels last in memory.
         """
+        if features.dtype != self.dtype:
+            raise TypeError(f"features: got {features.dtype}; accepted is {self.dtype}, the precision of the weights")
         images, _, height, width = features.shape
         if windows is None:
             windows = plain_windows(height, self.stride)
         side = 4 * len(windows)
-        out = torch.empty((images, self.out_channels, side, side), memory_format=torch.channels_last)
+        shape = (images, self.out_channels, side, side)
+        out = torch.empty(shape, dtype=features.dtype, memory_format=torch.channels_last)
         positions = 36 if self.stride == 1 else 81
-        narrow = self.precision == "bfloat16"
+        narrow = self.dtype == torch.bfloat16
+        kind = np.int16 if narrow else np.float32
         tile_bytes = positions * ((2 if narrow else 4) * self.channels + 4 * PANEL)
         block = max(BLOCK_BYTES // tile_bytes // ROWS, 1) * ROWS
         # The 16 keep a tile's values, one block apart from each other, from all falling into one set of the cache.
@@ -514,12 +547,12 @@ class WinogradConv2d:
             self.stride,
             windows,
             self.weight,
-            np.empty(0, np.float32) if residual is None else _flat(residual),
+            np.empty(0, kind) if residual is None else _flat(residual),
             self.scale,
             self.shift,
             _flat(out),
             block,
-            np.zeros(positions * (block * self.channels + 16), np.int16 if narrow else np.float32),
+            np.zeros(positions * (block * self.channels + 16), kind),
             np.empty(positions * (block * PANEL + 16), np.float32),
         )
         return out
@@ -546,4 +579,6 @@ def plain_windows(side: int, stride: int) -> np.ndarray:
 
 
 def _flat(features: Tensor) -> np.ndarray:
-    return features.permute(0, 2, 3, 1).contiguous().numpy().reshape(-1)
+    """The numbers of ``features`` as they lie in memory, bfloat16 as int16."""
+    pixels = features.permute(0, 2, 3, 1).contiguous()
+    return (pixels.view(torch.int16) if pixels.dtype == torch.bfloat16 else pixels).numpy().reshape(-1)

@@ -295,7 +295,7 @@ class ADT(OneClassMethod):
             sources, crops, starts = canvases(side)
             members = [[own for row in rows for own in row] for rows in crops]
             net = FastWideResNet(self._net, side, starts, settings.precision)
-            size = 4 * settings.downsample**2
+            size = 16 * settings.downsample**2
         chunks = [
             reduced(torch.from_numpy(np.array(images[start : start + size])), settings.downsample)
             for start in range(0, len(images), size)

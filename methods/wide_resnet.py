@@ -171,7 +171,7 @@ class FastWideResNet:
     shifts
         The rows at which crops start, and the columns as well, ascending.
     precision
-        Of the factors in the products of the 3×3 convolutions of the blocks, "float32" or "bfloat16".
+        Of features and of the factors of products up to the last layer, "float32" or "bfloat16".
     """
 
     def __init__(
@@ -185,6 +185,7 @@ class FastWideResNet:
         norms = [block.norm1 for block in blocks] + [net.norm]
         stages = [_Stage(side // (4 << level), [shift / (1 << level) for shift in shifts]) for level in range(3)]
         self.crops, self.head = len(shifts), net.head
+        self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
 
         # The first convolution is a matrix product: the windows of 6 × 6 pixels of its tiles by their 4 × 4 outputs.
         tiles, width = len(stages[0].owners), side + shifts[-1] + 1  # the last row and column are zeros
@@ -202,8 +203,8 @@ class FastWideResNet:
             for column in range(4):
                 scaled = (kernel * scale[:, None, None, None]).permute(2, 3, 1, 0)
                 matrix[row : row + 3, column : column + 3, :, row, column] = scaled
-        self.first_matrix = matrix.reshape(in_channels * 36, 16 * channels)
-        self.first_shift = shift.repeat(16)
+        self.first_matrix = matrix.reshape(in_channels * 36, 16 * channels).to(self.dtype)
+        self.first_shift = shift.repeat(16).to(self.dtype)
 
         self.stages: list[tuple[WinogradConv2d, np.ndarray, Tensor, np.ndarray, WinogradConv2d, np.ndarray]] = []
         for level, (block, norm) in enumerate(zip(blocks, norms[1:], strict=True)):
@@ -215,7 +216,7 @@ class FastWideResNet:
             windows = stages[level].windows() if level == 0 else stages[level].windows_of(stages[level - 1])
             # At stride 2 the shortcut takes the pixels at the upper left of each window.
             chosen = np.arange(4 * tiles) if level == 0 else windows[:, 0:8:2].reshape(-1)
-            shortcut = block.shortcut.weight.detach()[:, :, 0, 0].t().contiguous()
+            shortcut = block.shortcut.weight.detach()[:, :, 0, 0].t().contiguous().to(self.dtype)
             self.stages.append((conv1, windows, shortcut, chosen, conv2, stages[level].windows()))
         last = stages[-1]
         self.last_tiles = torch.tensor(
@@ -233,7 +234,7 @@ class FastWideResNet:
     def __call__(self, images: Tensor) -> Tensor:
         """(b, in_channels, h, w) float32 → (b, crops, crops, classes) logits of the crops by row and column."""
         count, channels = images.shape[:2]
-        pixels = functional.pad(images, (0, 1, 0, 1)).permute(0, 2, 3, 1).reshape(count, -1, channels)
+        pixels = functional.pad(images.to(self.dtype), (0, 1, 0, 1)).permute(0, 2, 3, 1).reshape(count, -1, channels)
         windows = pixels.index_select(1, self.first_windows).view(-1, 36 * channels)
         outputs = torch.addmm(self.first_shift, windows, self.first_matrix).relu_()
         tiles = math.isqrt(len(windows) // count)
@@ -242,7 +243,8 @@ class FastWideResNet:
         for conv1, windows1, shortcut, chosen, conv2, windows2 in self.stages:
             residual = (_grid(features, chosen) @ shortcut).permute(0, 3, 1, 2)
             features = conv2(conv1(features, windows=windows1), residual, windows2)
-        tile_means = features.permute(0, 2, 3, 1).unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).mean(dim=(2, 4))
+        in_tiles = features.permute(0, 2, 3, 1).unflatten(2, (-1, 4)).unflatten(1, (-1, 4))
+        tile_means = in_tiles.mean(dim=(2, 4), dtype=torch.float32)
         of_crops = tile_means.index_select(1, self.last_tiles).index_select(2, self.last_tiles)
         return self.head(of_crops.unflatten(2, (self.crops, -1)).unflatten(1, (self.crops, -1)).mean(dim=(2, 4)))
 
