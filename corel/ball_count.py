@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -13,10 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from corel import _checks
+from corel._threads import all_true
 from corel.persistence.metric import check_p, norm
 
-#: Rows of one piece of work: enough to make handing it to a thread cheap.
-_CHUNK = 256
+#: Fewest rows of one piece of work: enough to make handing it to a thread cheap.
+_ROWS = 256
 #: Elements of the largest temporary of the torch path.
 _TORCH_ELEMENTS = 2**25
 
@@ -149,20 +150,18 @@ class BallCount(OutlierMixin, BaseEstimator):
         kernel = getattr(_ball_count_cpu, _KERNELS[self._norm if radius > 0 else math.inf])
         points = np.ascontiguousarray(points, dtype)
         columns = self._columns.astype(dtype, copy=False)
+        if kernel is _ball_count_cpu.count_l1:
+            columns = _ball_count_cpu.tiled(columns)
         counts = np.empty(len(points), np.int64)
+        threads = torch.get_num_threads()
+        rows = max(_ROWS, -(-len(points) // (4 * threads)))
 
-        def work(start: int) -> None:
-            part = slice(start, start + _CHUNK)
+        def count(start: int) -> bool:
+            part = slice(start, start + rows)
             kernel(points[part], columns, radius, counts[part])
+            return True
 
-        starts = range(0, len(points), _CHUNK)
-        threads = min(torch.get_num_threads(), len(starts))
-        if threads > 1:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(work, starts))
-        else:
-            for start in starts:
-                work(start)
+        all_true([partial(count, start) for start in range(0, len(points), rows)], threads)
         return counts.astype(np.float64)
 
     def _count_in_torch(self, points: Tensor, stored: Tensor) -> np.ndarray:

@@ -20,9 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,6 +31,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from corel._threads import all_true
 from corel.persistence.metric import EUCLIDEAN_RANGE
 
 #: Points in a tile.
@@ -760,39 +759,6 @@ def _connectivity(points, edges, lengths, eta, factor, p, with_gradient, loss, g
 
 # ---------------------------------------------------------------------------------------------- threads
 
-_pool: ThreadPoolExecutor | None = None
-
-
-def _forget_pool() -> None:
-    global _pool
-    _pool = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)  # a child inherits the object, but not its threads
-
-
-def _all_true(tasks: Sequence[Callable[[], bool]], threads: int) -> bool:
-    """Run tasks on the calling thread and up to ``threads`` − 1 others; whoever is free takes the next one."""
-    global _pool
-    counter = itertools.count()  # next() is atomic
-
-    def work() -> bool:
-        fine = True
-        while (i := next(counter)) < len(tasks):
-            fine &= tasks[i]()
-        return fine
-
-    helpers = []
-    if min(threads, len(tasks)) > 1:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="corel")
-        helpers = [_pool.submit(work) for _ in range(min(threads, len(tasks)) - 1)]
-    fine = work()
-    # a helper that never began, because others keep the pool busy, has nothing left to do
-    return all([fine, *(helper.result() for helper in helpers if not helper.cancel())])
-
-
 #: Work, in pairs of points times coordinates, below which threads cost more than they bring.
 _WORTH_THREADS = 500_000
 #: Points from which a cloud is large, and from which threads pay within it.
@@ -855,7 +821,7 @@ def _grow_forest(clouds: np.ndarray, p: float, name: str = "points") -> tuple[np
             partial(_trees, p, clouds, first, min(first + share, batch), edges, lengths)
             for first in range(0, batch, share)
         ]
-        finite = _all_true(tasks, threads)
+        finite = all_true(tasks, threads)
     if not finite:
         raise ValueError(f"{name}: got NaN or infinity; all coordinates must be finite")
     return edges, lengths
@@ -910,7 +876,7 @@ def _blocked(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p: float,
     for (a, b), start, stop in zip(pieces, starts, starts[1:], strict=False):
         blocks_of_piece = bounds[a], bounds[a + 1], bounds[b], bounds[b + 1]
         tasks.append(partial(_grow_large, p, cloud, *blocks_of_piece, candidates[start:stop], keys[start:stop]))
-    if not _all_true(tasks, threads):
+    if not all_true(tasks, threads):
         return False
     _join(candidates, keys, tree, lengths)
     return True

@@ -1,0 +1,40 @@
+"""Threads for kernels that release the GIL: Numba's own may neither be entered from several threads nor be forked."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)  # a child inherits the object, but not its threads
+
+
+def all_true(tasks: Sequence[Callable[[], bool]], threads: int) -> bool:
+    """Run tasks on the calling thread and up to ``threads`` − 1 others; whoever is free takes the next one."""
+    global _pool
+    counter = itertools.count()  # next() is atomic
+
+    def work() -> bool:
+        fine = True
+        while (i := next(counter)) < len(tasks):
+            fine &= tasks[i]()
+        return fine
+
+    helpers = []
+    if min(threads, len(tasks)) > 1:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="corel")
+        helpers = [_pool.submit(work) for _ in range(min(threads, len(tasks)) - 1)]
+    fine = work()
+    # a helper that never began, because others keep the pool busy, has nothing left to do
+    return all([fine, *(helper.result() for helper in helpers if not helper.cancel())])
