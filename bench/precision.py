@@ -107,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dataset = fewer_test_images(whole, options.test_images, folder)
     paper = cells.method_spec("adt", "paper")
     specs = [
-        dataclasses.replace(paper, settings={**paper.settings, "precision": precision}) for precision in PRECISIONS
+        dataclasses.replace(paper, settings={**paper.settings, "precision": value, "training_precision": value})
+        for value in PRECISIONS
     ]
     plans = {
         precision: cells.plan(

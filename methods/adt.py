@@ -161,10 +161,12 @@ class ADTSettings:
         serves networks of depth 10 and width 2 or more on images that are a multiple of 16 wide after downsampling;
         others go without.
     precision
-        "float32"; or "bfloat16": convolutions multiply bfloat16 and sum in float32, training runs under autocast, and
-        weights, their updates and the last layer stay float32. The "paper" profile takes bfloat16 where the
-        processor has an instruction for it, which halves the time, and float32 elsewhere; ``python -m
-        bench.precision`` compares the AUCs of both.
+        Of scoring: "float32"; or "bfloat16", where convolutions multiply bfloat16 and sum in float32. The "paper"
+        profile takes bfloat16 where the processor has an instruction for it, which halves the time, and float32
+        elsewhere.
+    training_precision
+        Likewise of training, under autocast: weights, their updates and the last layer stay float32. ``python -m
+        bench.precision`` compares the AUCs of all in float32 with those of all in bfloat16.
     """
 
     depth: int = 10
@@ -177,6 +179,7 @@ class ADTSettings:
     score: str = "dirichlet"
     winograd: bool = True
     precision: str = "float32"
+    training_precision: str = "float32"
 
     def __post_init__(self) -> None:
         check_fields(
@@ -191,6 +194,7 @@ class ADTSettings:
             score=one_of("dirichlet", "softmax"),
             winograd=boolean,
             precision=one_of("float32", "bfloat16"),
+            training_precision=one_of("float32", "bfloat16"),
         )
 
 
@@ -240,7 +244,7 @@ class ADT(OneClassMethod):
         def loss(samples: Tensor) -> Tensor:
             image, transformation = samples // len(TRANSFORMATIONS), samples % len(TRANSFORMATIONS)
             batch, source = pixels[image].to(self.device), self._source[transformation].to(self.device)
-            with self._autocast():
+            with self._autocast(settings.training_precision):
                 logits = net(transformed_inputs(batch, source))
             return functional.cross_entropy(logits, transformation.to(self.device))
 
@@ -275,9 +279,9 @@ class ADT(OneClassMethod):
         scores = {"dirichlet": dirichlet, "softmax": softmax}
         return {self.settings.score: scores.pop(self.settings.score), **scores}
 
-    def _autocast(self) -> torch.autocast:
-        """The precision of the settings, for PyTorch's own convolutions."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+    def _autocast(self, precision: str) -> torch.autocast:
+        """Compute in ``precision`` where convolutions are PyTorch's own."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
     def _log_probabilities(self, images: np.ndarray, task: str) -> Iterator[tuple[int, np.ndarray]]:
         """For each transformation, its number and the log-softmax of all images under it, (n, 72) float64.
@@ -303,7 +307,7 @@ class ADT(OneClassMethod):
 
         def logits(chunk: Tensor, source: Tensor) -> Tensor:
             inputs = transformed_inputs(chunk.to(self.device), source)
-            with torch.inference_mode(), contextlib.nullcontext() if fast else self._autocast():
+            with torch.inference_mode(), contextlib.nullcontext() if fast else self._autocast(settings.precision):
                 return net(inputs).double()
 
         progress = tqdm(total=len(TRANSFORMATIONS), desc=f"{self.name} {task}", disable=not self.progress, leave=False)

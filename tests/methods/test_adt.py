@@ -40,6 +40,7 @@ def test_paper_settings() -> None:
     published = {"depth": 10, "width": 4, "downsample": 1, "epochs": 3, "batch_size": 128, "lr": 1e-3, "l2": 2.5e-4}
     assert paper | published == paper
     assert paper["score"] == "dirichlet"
+    assert paper["training_precision"] == "float32"
     assert paper["precision"] == ("bfloat16" if multiplies_bfloat16() else "float32")
 
 
@@ -165,7 +166,7 @@ def test_bfloat16_stays_near_float32(settings: ADTSettings) -> None:
 
 
 def test_weights_and_logits_stay_float32_when_training_in_bfloat16() -> None:
-    method = ADT(dataclasses.replace(SMALL, precision="bfloat16"), device="cpu").fit(shapes(2, True, 0))
+    method = ADT(dataclasses.replace(SMALL, training_precision="bfloat16"), device="cpu").fit(shapes(2, True, 0))
     assert {tensor.dtype for tensor in method._net.parameters()} == {torch.float32}
     with torch.autocast("cpu", torch.bfloat16):
         assert method._net(torch.zeros(2, 3, 8, 8)).dtype == torch.float32
