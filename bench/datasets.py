@@ -94,6 +94,31 @@ class Dataset:
         """(n,) int64, memory-mapped."""
         return self._array("test-labels.npy")
 
+    def class_indices(self, wanted: Sequence[str] | None) -> list[int]:
+        """Indices of the classes named ``wanted``, by name or by number, each once; of all classes for None.
+
+        A class whose name is such a number wins.
+
+        Raises
+        ------
+        ValueError
+            If there is no such class. The message names the option ``--classes``.
+        """
+        if wanted is None:
+            return list(range(len(self.classes)))
+        indices = []
+        for word in wanted:
+            if word in self.classes:
+                indices.append(self.classes.index(word))
+            elif word.isdecimal() and int(word) < len(self.classes):
+                indices.append(int(word))
+            else:
+                shown = ", ".join(self.classes[:20]) + (", …" if len(self.classes) > 20 else "")
+                raise ValueError(
+                    f"--classes: got {word!r}; {self.name} has {shown}, or give numbers 0 to {len(self.classes) - 1}"
+                )
+        return list(dict.fromkeys(indices))
+
 
 def names() -> list[str]:
     """The named datasets; ``folder:PATH`` is accepted too."""

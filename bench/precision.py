@@ -1,4 +1,4 @@
-"""``python -m bench.precision``: the AUC of ADT in float32 beside that in bfloat16, class by class."""
+"""``python -m bench.precision``: ADT's AUC in float32 beside those with training, scoring or both in bfloat16."""
 
 from __future__ import annotations
 
@@ -14,12 +14,21 @@ import pandas as pd
 from bench import cells, datasets, report, statistics
 from bench._command_line import Parser, positive_int, run, whole_number, writable_directory
 from bench.datasets import Dataset
-from bench.execute import Options, available_cores, execute
+from bench.execute import Options, available_cores, device_name, execute
 from bench.store import Store
+from corel._device import resolve_device
 from corel.checkpoint import write_atomically
 
 PROGRAM = "bench.precision"
 PRECISIONS = ("float32", "bfloat16")
+
+#: What the table calls each (training's, scoring's) precision.
+ARRANGEMENTS = {
+    ("float32", "float32"): "float32",
+    ("float32", "bfloat16"): "bfloat16 scoring",
+    ("bfloat16", "float32"): "bfloat16 training",
+    ("bfloat16", "bfloat16"): "bfloat16",
+}
 
 
 def fewer_test_images(dataset: Dataset, count: int, folder: Path) -> Dataset:
@@ -66,31 +75,66 @@ def _save(stream: IO[bytes], array: np.ndarray) -> None:
 
 
 def compare(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per run, class and score with both AUCs and their difference, where both are there.
+    """One row per run, class and score, with the AUC of each of :data:`ARRANGEMENTS`; NaN where it is not there yet.
 
     Parameters
     ----------
     rows
-        As :func:`bench.statistics.by_variant` gives them, with the column precision.
+        As :func:`bench.statistics.by_variant` gives them for ``precision="both"``, with the column training, the
+        precision of that.
     """
-    keys = ["run", "class_name", "variant"]
-    table = rows.pivot(index=keys, columns="precision", values="auc").reindex(columns=list(PRECISIONS))
-    table = table.dropna().reset_index()
+    named = rows.assign(
+        score=[variant.split(" in ")[0] for variant in rows["variant"]],
+        arrangement=[
+            ARRANGEMENTS[training, variant.split(" in ")[1]]
+            for training, variant in zip(rows["training"], rows["variant"], strict=True)
+        ],
+    )
+    keys = ["run", "class", "class_name", "score"]
+    table = named.pivot(index=keys, columns="arrangement", values="auc").reindex(columns=list(ARRANGEMENTS.values()))
     table.columns.name = None
-    return table.assign(difference=table["bfloat16"] - table["float32"])
+    return table.reset_index().drop(columns="class")
+
+
+def effects(table: pd.DataFrame) -> pd.DataFrame:
+    """What bfloat16 changes: mean and standard error, over classes and runs, of the AUC's difference from float32.
+
+    Parameters
+    ----------
+    table
+        As :func:`compare` gives it. Scoring is judged on the same network; two trainings part ways at the first
+        rounding, so that they also differ by what another seed would change.
+    """
+    records = []
+    for score, group in table.groupby("score"):
+        for arrangement in list(ARRANGEMENTS.values())[1:]:
+            difference = (group[arrangement] - group["float32"]).dropna()
+            records.append(
+                {
+                    "score": score,
+                    "arrangement": arrangement,
+                    "mean difference": difference.mean(),
+                    "standard error": difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) else np.nan,
+                    "largest": difference.abs().max(),
+                    "classes and runs": len(difference),
+                }
+            )
+    return pd.DataFrame(records)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = Parser(
         prog=f"python -m {PROGRAM}",
-        description="Train and score ADT's paper profile in float32 and in bfloat16 on the same draws and compare "
-        "AUCs. Finished cells are kept in OUT/cells.sqlite; what is finished is reported at Ctrl-C too.",
+        description="Train ADT's paper profile in float32 and in bfloat16 on the same draws, score each network in "
+        "both, and compare AUCs. Finished cells are kept in OUT/cells.sqlite; what is finished is reported at Ctrl-C "
+        "too.",
     )
     add = parser.add_argument
     add("--dataset", default="cifar10", help="dataset (default: cifar10)")
     add("--train-per-class", type=positive_int, default=120, metavar="M", help="images per class (default: 120)")
     add("--test-images", type=positive_int, default=1000, metavar="N", help="test images (default: 1000)")
+    add("--classes", nargs="+", metavar="CLASS", help="names or numbers of the classes to run (default: all)")
     add("--runs", type=positive_int, default=1, help="draws per class (default: 1)")
     add("--data-root", default="data", metavar="DIR", help="folder of the datasets (default: data)")
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
@@ -107,20 +151,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dataset = fewer_test_images(whole, options.test_images, folder)
     paper = cells.method_spec("adt", "paper")
     specs = [
-        dataclasses.replace(paper, settings={**paper.settings, "precision": value, "training_precision": value})
+        dataclasses.replace(paper, settings={**paper.settings, "precision": "both", "training_precision": value})
         for value in PRECISIONS
     ]
     plans = {
-        precision: cells.plan(
+        training: cells.plan(
             dataset,
             [spec],
             auxiliary=None,
             train_per_class=[options.train_per_class],
             runs=options.runs,
-            classes=list(range(len(dataset.classes))),
+            classes=dataset.class_indices(options.classes),
             base_seed=options.seed,
         )
-        for precision, spec in zip(PRECISIONS, specs, strict=True)
+        for training, spec in zip(PRECISIONS, specs, strict=True)
     }
     pairs = [cell for pair in zip(*plans.values(), strict=True) for cell in pair]
     interrupted = False
@@ -135,27 +179,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             interrupted = True
         rows = []
-        for precision, plan in plans.items():
+        for training, plan in plans.items():
             keys = [cell.key for cell in plan]
-            rows.append(statistics.by_variant(plan, store.finished(keys)).assign(precision=precision))
+            rows.append(statistics.by_variant(plan, store.finished(keys)).assign(training=training))
         failed = store.failed([cell.key for cell in pairs])
-    table = compare(pd.concat(rows))
-    if len(table):
-        report.write_csv(out / "precision.csv", table)
     for error in failed.itertuples():
         print(f"failed: {error.cell}: {error.error}")
-    if len(table):
-        print(table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-        for variant, group in table.groupby("variant"):
-            print(
-                f"{variant}: {group['float32'].mean():.4f} in float32, {group['bfloat16'].mean():.4f} in bfloat16; "
-                f"mean difference {group['difference'].mean():+.4f}, standard error "
-                f"{group['difference'].std(ddof=1) / len(group) ** 0.5:.4f}, of {len(group)} classes and runs"
-            )
-        print(f"{dataset.title}, m = {options.train_per_class}, seed {options.seed}; written: {out / 'precision.csv'}")
+    finished = pd.concat(rows)
+    if len(finished):
+        table = compare(finished)
+        report.write_csv(out / "precision.csv", table)
+        print(table.to_string(index=False, float_format=_four_digits))
+        print("\nDifference from float32:")
+        print(effects(table).to_string(index=False, float_format=_four_digits))
+        where = device_name(str(resolve_device(options.device)))
+        print(f"\n{dataset.title}, m = {options.train_per_class}, seed {options.seed}, {where}")
+        print(f"written: {out / 'precision.csv'}")
     if interrupted:
-        raise KeyboardInterrupt(f"{len(table)} comparisons are finished and kept")
+        raise KeyboardInterrupt(f"{sum(map(len, rows)) // 4} cells are finished and kept")
     return 1 if len(failed) else 0
+
+
+def _four_digits(value: float) -> str:
+    return f"{value:.4f}"
 
 
 if __name__ == "__main__":

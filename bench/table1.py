@@ -151,28 +151,10 @@ def _cells(options: argparse.Namespace, specs: Sequence[MethodSpec], loaded: dic
             auxiliary=auxiliary,
             train_per_class=_unique(options.train_per_class),
             runs=options.runs,
-            classes=_classes(dataset, options.classes),
+            classes=dataset.class_indices(options.classes),
             base_seed=options.seed,
         )
     return cells
-
-
-def _classes(dataset: Dataset, wanted: Sequence[str] | None) -> list[int]:
-    """Indices of the classes named ``wanted``, by name or by number; a name that is there wins."""
-    if wanted is None:
-        return list(range(len(dataset.classes)))
-    indices = []
-    for word in wanted:
-        if word in dataset.classes:
-            indices.append(dataset.classes.index(word))
-        elif word.isdecimal() and int(word) < len(dataset.classes):
-            indices.append(int(word))
-        else:
-            shown = ", ".join(dataset.classes[:20]) + (", …" if len(dataset.classes) > 20 else "")
-            raise ValueError(
-                f"--classes: got {word!r}; {dataset.name} has {shown}, or give numbers 0 to {len(dataset.classes) - 1}"
-            )
-    return list(dict.fromkeys(indices))
 
 
 def _produced_by(

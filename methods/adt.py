@@ -161,12 +161,12 @@ class ADTSettings:
         serves networks of depth 10 and width 2 or more on images that are a multiple of 16 wide after downsampling;
         others go without.
     precision
-        Of scoring: "float32"; or "bfloat16", where convolutions multiply bfloat16 and sum in float32. The "paper"
-        profile takes bfloat16 where the processor has an instruction for it, which halves the time, and float32
-        elsewhere.
+        Of scoring: "float32"; or "bfloat16", where convolutions multiply bfloat16 and sum in float32; or "both", one
+        after the other, each a score of its own, to compare them. The "paper" profile takes bfloat16 where the
+        processor has an instruction for it, which halves the time, and float32 elsewhere.
     training_precision
-        Likewise of training, under autocast: weights, their updates and the last layer stay float32. ``python -m
-        bench.precision`` compares the AUCs of all in float32 with those of all in bfloat16.
+        Of training: "float32"; or "bfloat16", by autocast: weights, their updates and the last layer stay float32.
+        ``python -m bench.precision`` compares the AUCs.
     """
 
     depth: int = 10
@@ -193,7 +193,7 @@ class ADTSettings:
             l2=non_negative,
             score=one_of("dirichlet", "softmax"),
             winograd=boolean,
-            precision=one_of("float32", "bfloat16"),
+            precision=one_of("float32", "bfloat16", "both"),
             training_precision=one_of("float32", "bfloat16"),
         )
 
@@ -259,31 +259,44 @@ class ADT(OneClassMethod):
             batch_size=settings.batch_size,
             epochs=settings.epochs,
         )
-        means = {own: log_p.mean(axis=0) for own, log_p in self._log_probabilities(images.numpy(), "fitting")}
-        self._alpha = fit_dirichlet(np.stack([means[own] for own in range(len(TRANSFORMATIONS))]))
+        both = settings.precision == "both"
+        self._alpha = {
+            precision: self._fit_dirichlet(images.numpy(), precision)
+            for precision in (("float32", "bfloat16") if both else (settings.precision,))
+        }
         return self
+
+    def _fit_dirichlet(self, images: np.ndarray, precision: str) -> np.ndarray:
+        """α of each transformation, (72, 72) float64."""
+        means = {own: log_p.mean(axis=0) for own, log_p in self._log_probabilities(images, precision, "fitting")}
+        return fit_dirichlet(np.stack([means[own] for own in range(len(TRANSFORMATIONS))]))
 
     @needs_fit("_alpha")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
         """Score images, (n, 3, 32, 32) uint8 → (n,) float64, by the score that the settings name."""
-        return self.score_variants(features)[self.settings.score]
+        return next(iter(self.score_variants(features).values()))
 
     @needs_fit("_alpha")
     def score_variants(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """Both scores, (n,) float64 each, from one pass; first the one that the settings name."""
-        dirichlet = np.zeros(len(features))
-        softmax = np.zeros(len(features))
-        for own, log_p in self._log_probabilities(check_images(features), "scoring"):
-            dirichlet += log_p @ (self._alpha[own] - 1)
-            softmax += np.exp(log_p[:, own]) / len(TRANSFORMATIONS)
-        scores = {"dirichlet": dirichlet, "softmax": softmax}
-        return {self.settings.score: scores.pop(self.settings.score), **scores}
+        """Both scores, (n,) float64 each, from one pass; first the one that the settings name.
+
+        With ``precision="both"`` there are four, such as "dirichlet in float32", from two passes.
+        """
+        variants = {}
+        for precision, alpha in self._alpha.items():
+            scores = {"dirichlet": np.zeros(len(features)), "softmax": np.zeros(len(features))}
+            for own, log_p in self._log_probabilities(check_images(features), precision, "scoring"):
+                scores["dirichlet"] += log_p @ (alpha[own] - 1)
+                scores["softmax"] += np.exp(log_p[:, own]) / len(TRANSFORMATIONS)
+            for name in sorted(scores, key=lambda name: name != self.settings.score):
+                variants[f"{name} in {precision}" if len(self._alpha) > 1 else name] = scores[name]
+        return variants
 
     def _autocast(self, precision: str) -> torch.autocast:
         """Compute in ``precision`` where convolutions are PyTorch's own."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
-    def _log_probabilities(self, images: np.ndarray, task: str) -> Iterator[tuple[int, np.ndarray]]:
+    def _log_probabilities(self, images: np.ndarray, precision: str, task: str) -> Iterator[tuple[int, np.ndarray]]:
         """For each transformation, its number and the log-softmax of all images under it, (n, 72) float64.
 
         Taken in float64 from the logits, it is finite where the softmax itself would have become 0.
@@ -298,7 +311,7 @@ class ADT(OneClassMethod):
         if fast:
             sources, crops, starts = canvases(side)
             members = [[own for row in rows for own in row] for rows in crops]
-            net = FastWideResNet(self._net, side, starts, settings.precision)
+            net = FastWideResNet(self._net, side, starts, precision)
             size = 16 * settings.downsample**2
         chunks = [
             reduced(torch.from_numpy(np.array(images[start : start + size])), settings.downsample)
@@ -307,7 +320,7 @@ class ADT(OneClassMethod):
 
         def logits(chunk: Tensor, source: Tensor) -> Tensor:
             inputs = transformed_inputs(chunk.to(self.device), source)
-            with torch.inference_mode(), contextlib.nullcontext() if fast else self._autocast(settings.precision):
+            with torch.inference_mode(), contextlib.nullcontext() if fast else self._autocast(precision):
                 return net(inputs).double()
 
         progress = tqdm(total=len(TRANSFORMATIONS), desc=f"{self.name} {task}", disable=not self.progress, leave=False)

@@ -24,20 +24,47 @@ def command(*arguments: str) -> int:
     return run("bench.precision", precision.main, list(arguments))
 
 
-def test_both_precisions_on_the_same_draws(image_folder: Path, tmp_path: Path, capsys) -> None:
-    given = ["--dataset", f"folder:{image_folder}", "--train-per-class", "3", "--test-images", "9"]
-    given += ["--data-root", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--device", "cpu"]
-    assert command(*given) == 0
+def given(image_folder: Path, tmp_path: Path) -> list[str]:
+    arguments = ["--dataset", f"folder:{image_folder}", "--train-per-class", "3", "--test-images", "9"]
+    return [*arguments, "--data-root", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+
+
+def test_all_arrangements_on_the_same_draws(image_folder: Path, tmp_path: Path, capsys) -> None:
+    assert command(*given(image_folder, tmp_path)) == 0
     output = capsys.readouterr().out
     table = pd.read_csv(tmp_path / "out" / "precision.csv")
-    assert set(table["variant"]) == {"dirichlet", "softmax"}
+    assert list(table["score"]) == ["dirichlet", "softmax"] * 3
     assert set(table["class_name"]) == {"red", "green", "grey"}
-    np.testing.assert_allclose(table["difference"], table["bfloat16"] - table["float32"], atol=2e-6)
-    for variant, group in table.groupby("variant"):
-        assert f"{variant}: {group['float32'].mean():.4f} in float32" in output
+    assert table[list(precision.ARRANGEMENTS.values())].notna().all(axis=None)
+    for row in precision.effects(table).itertuples():
+        assert row.score in output
+        assert f"{row[3]:.4f}" in output
     first = table.to_csv()
-    assert command(*given) == 0  # from the store
+    assert command(*given(image_folder, tmp_path)) == 0  # from the store
     assert pd.read_csv(tmp_path / "out" / "precision.csv").to_csv() == first
+
+
+def test_single_classes(image_folder: Path, tmp_path: Path, capsys) -> None:
+    assert command(*given(image_folder, tmp_path), "--classes", "grey", "0") == 0
+    names = datasets.load(f"folder:{image_folder}", data_root=tmp_path / "data", progress=False).classes
+    table = pd.read_csv(tmp_path / "out" / "precision.csv")
+    assert set(table["class_name"]) == {"grey", names[0]}
+
+
+def test_what_is_finished_is_reported_when_stopped(image_folder, tmp_path, capsys, monkeypatch) -> None:
+    def one_cell_then_stop(pairs, *arguments):
+        execute(pairs[:1], *arguments)
+        raise KeyboardInterrupt
+
+    execute = precision.execute
+    monkeypatch.setattr(precision, "execute", one_cell_then_stop)
+    assert command(*given(image_folder, tmp_path)) == 130
+    captured = capsys.readouterr()
+    assert "1 cells are finished and kept" in captured.err
+    table = pd.read_csv(tmp_path / "out" / "precision.csv")
+    assert table["bfloat16 scoring"].notna().all()
+    assert table["bfloat16 training"].isna().all()
+    assert len(table) == 2
 
 
 def test_fewer_test_images_are_equally_many_of_each_class(image_folder: Path, tmp_path: Path) -> None:
@@ -53,19 +80,37 @@ def test_fewer_test_images_are_equally_many_of_each_class(image_folder: Path, tm
     assert np.array_equal(again.test_images, fewer.test_images)
 
 
-def test_only_complete_pairs_are_compared() -> None:
+def test_arrangements_are_told_apart_and_compared_where_both_are_there() -> None:
     rows = pd.DataFrame(
         {
             "run": 0,
-            "class_name": ["cat", "cat", "dog"],
-            "variant": "softmax",
-            "precision": ["float32", "bfloat16", "float32"],
-            "auc": [0.5, 0.75, 0.6],
+            "class": [3, 3, 3, 3, 5, 5],
+            "class_name": ["cat"] * 4 + ["dog"] * 2,
+            "variant": ["softmax in float32", "softmax in bfloat16"] * 3,
+            "training": ["float32", "float32", "bfloat16", "bfloat16", "float32", "float32"],
+            "auc": [0.5, 0.75, 0.625, 1.0, 0.5, 0.5],
         }
     )
-    assert precision.compare(rows).to_dict("records") == [
-        {"run": 0, "class_name": "cat", "variant": "softmax", "float32": 0.5, "bfloat16": 0.75, "difference": 0.25}
-    ]
+    table = precision.compare(rows)
+    assert table.iloc[0].to_dict() == {
+        "run": 0,
+        "class_name": "cat",
+        "score": "softmax",
+        "float32": 0.5,
+        "bfloat16 scoring": 0.75,
+        "bfloat16 training": 0.625,
+        "bfloat16": 1.0,
+    }
+    assert table.iloc[1][["bfloat16 training", "bfloat16"]].isna().all()
+    effects = precision.effects(table).set_index("arrangement")
+    assert effects["mean difference"].to_dict() == {
+        "bfloat16 scoring": 0.125,
+        "bfloat16 training": 0.125,
+        "bfloat16": 0.5,
+    }
+    assert effects["classes and runs"].to_list() == [2, 1, 1]
+    assert effects.loc["bfloat16 scoring", "standard error"] == 0.125
+    assert effects.loc["bfloat16 scoring", "largest"] == 0.25
 
 
 def test_precision_is_in_the_key(image_folder: Path, tmp_path: Path) -> None:
@@ -86,14 +131,13 @@ def test_precision_is_in_the_key(image_folder: Path, tmp_path: Path) -> None:
         (["--test-images", "0"], "--test-images: got 0"),
         (["--runs", "none"], "--runs: got 'none'"),
         (["--train-per-class", "9"], "--train-per-class: got 9"),
+        (["--classes", "purple"], "--classes: got 'purple'"),
         (["--dataset", "mnist"], "--dataset: got 'mnist'"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(image_folder, tmp_path, capsys, arguments, message) -> None:
-    given = ["--dataset", f"folder:{image_folder}", "--data-root", str(tmp_path / "data")]
-    given += ["--train-per-class", "3", "--test-images", "9", "--out", str(tmp_path / "out")]
     try:
-        status = command(*given, *arguments)
+        status = command(*given(image_folder, tmp_path), *arguments)
     except SystemExit as stop:
         status = int(stop.code)
     error = capsys.readouterr().err

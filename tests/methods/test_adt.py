@@ -165,6 +165,21 @@ def test_bfloat16_stays_near_float32(settings: ADTSettings) -> None:
     assert not np.array_equal(rounded["softmax"], exact["softmax"])
 
 
+@pytest.mark.parametrize("score", ["dirichlet", "softmax"])
+def test_both_precisions_of_one_network_are_those_of_each_alone(score: str) -> None:
+    train, test = shapes(2, True, 0), shapes(3, True, 1)
+    settings = dataclasses.replace(SMALL, precision="both", score=score)
+    both = ADT(settings, device="cpu").fit(train)
+    variants = both.score_variants(test)
+    other = {"dirichlet": "softmax", "softmax": "dirichlet"}[score]
+    assert list(variants) == [f"{name} in {value}" for value in ("float32", "bfloat16") for name in (score, other)]
+    assert np.array_equal(both.score_samples(test), variants[f"{score} in float32"])
+    for precision in ("float32", "bfloat16"):
+        alone = ADT(dataclasses.replace(settings, precision=precision), device="cpu").fit(train).score_variants(test)
+        for name, scores in alone.items():
+            assert np.array_equal(variants[f"{name} in {precision}"], scores)
+
+
 def test_weights_and_logits_stay_float32_when_training_in_bfloat16() -> None:
     method = ADT(dataclasses.replace(SMALL, training_precision="bfloat16"), device="cpu").fit(shapes(2, True, 0))
     assert {tensor.dtype for tensor in method._net.parameters()} == {torch.float32}
