@@ -1,10 +1,13 @@
-"""Where a number comes from: versions, commit, processor."""
+"""Where a number comes from: command, versions, commit, processor."""
 
 from __future__ import annotations
 
 import functools
 import platform
+import shlex
 import subprocess
+import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -50,3 +53,14 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def command(program: str, arguments: Sequence[str] | None) -> str:
+    """The command line that runs ``program``; its arguments are this process's own where they are None."""
+    return shlex.join(["python", "-m", program, *(sys.argv[1:] if arguments is None else arguments)])
+
+
+def described() -> str:
+    """Commit, processor and versions in one line."""
+    found = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return f"Commit {git_commit() or 'unknown'}; {processor()}; {found}."

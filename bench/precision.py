@@ -1,9 +1,10 @@
-"""``python -m bench.precision``: ADT's AUC in float32 beside those with training, scoring or both in bfloat16."""
+"""``python -m bench.precision``: ADT's AUC in float32 beside those with scoring, or all, in bfloat16."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -11,7 +12,7 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
-from bench import cells, datasets, report, statistics
+from bench import cells, datasets, environment, report, statistics
 from bench._command_line import Parser, positive_int, run, whole_number, writable_directory
 from bench.datasets import Dataset
 from bench.execute import Options, available_cores, device_name, execute
@@ -20,13 +21,13 @@ from corel._device import resolve_device
 from corel.checkpoint import write_atomically
 
 PROGRAM = "bench.precision"
-PRECISIONS = ("float32", "bfloat16")
+#: Precision of training and, for each, what its network is scored in.
+SCORED_IN = {"float32": "both", "bfloat16": "bfloat16"}
 
-#: What the table calls each (training's, scoring's) precision.
+#: What the table calls each (training's, scoring's) precision. The first two are of the same network.
 ARRANGEMENTS = {
     ("float32", "float32"): "float32",
     ("float32", "bfloat16"): "bfloat16 scoring",
-    ("bfloat16", "float32"): "bfloat16 training",
     ("bfloat16", "bfloat16"): "bfloat16",
 }
 
@@ -80,14 +81,14 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows
-        As :func:`bench.statistics.by_variant` gives them for ``precision="both"``, with the column training, the
-        precision of that.
+        As :func:`bench.statistics.by_variant` gives them, with the column training, the precision of that.
     """
+    parts = [variant.partition(" in ") for variant in rows["variant"]]
     named = rows.assign(
-        score=[variant.split(" in ")[0] for variant in rows["variant"]],
+        score=[score for score, _, _ in parts],
         arrangement=[
-            ARRANGEMENTS[training, variant.split(" in ")[1]]
-            for training, variant in zip(rows["training"], rows["variant"], strict=True)
+            ARRANGEMENTS[training, scoring or SCORED_IN[training]]
+            for training, (_, _, scoring) in zip(rows["training"], parts, strict=True)
         ],
     )
     keys = ["run", "class", "class_name", "score"]
@@ -126,9 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = Parser(
         prog=f"python -m {PROGRAM}",
-        description="Train ADT's paper profile in float32 and in bfloat16 on the same draws, score each network in "
-        "both, and compare AUCs. Finished cells are kept in OUT/cells.sqlite; what is finished is reported at Ctrl-C "
-        "too.",
+        description="Train ADT's paper profile in float32 and score it in float32 and in bfloat16; do all in bfloat16 "
+        "on the same draws; compare AUCs. Finished cells are kept in OUT/cells.sqlite; what is finished is reported "
+        "at Ctrl-C too.",
     )
     add = parser.add_argument
     add("--dataset", default="cifar10", help="dataset (default: cifar10)")
@@ -139,9 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--data-root", default="data", metavar="DIR", help="folder of the datasets (default: data)")
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     add("--seed", type=whole_number, default=0, help="base seed (default: 0)")
-    add("--out", default="results", metavar="DIR", help="folder for precision.csv (default: results)")
+    add("--out", default="results", metavar="DIR", help="folder for precision.csv and precision.md (default: results)")
     options = parser.parse_args(arguments)
-    out = writable_directory(options.out, ["precision.csv"])
+    environment.git_commit()  # of the code that runs, not of what is there when it ends
+    out = writable_directory(options.out, ["precision.csv", "precision.md"])
     writable_directory(out / "cache")
     datasets.check_name(options.dataset, "--dataset")
     whole = datasets.load(options.dataset, data_root=options.data_root)
@@ -150,10 +152,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = out / "cache" / "precision" / f"{whole.fingerprint[:32]}-{options.test_images}"
     dataset = fewer_test_images(whole, options.test_images, folder)
     paper = cells.method_spec("adt", "paper")
-    specs = [
-        dataclasses.replace(paper, settings={**paper.settings, "precision": "both", "training_precision": value})
-        for value in PRECISIONS
-    ]
+    specs = {
+        training: dataclasses.replace(
+            paper, settings={**paper.settings, "precision": scored_in, "training_precision": training}
+        )
+        for training, scored_in in SCORED_IN.items()
+    }
     plans = {
         training: cells.plan(
             dataset,
@@ -164,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             classes=dataset.class_indices(options.classes),
             base_seed=options.seed,
         )
-        for training, spec in zip(PRECISIONS, specs, strict=True)
+        for training, spec in specs.items()
     }
     pairs = [cell for pair in zip(*plans.values(), strict=True) for cell in pair]
     interrupted = False
@@ -188,20 +192,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finished = pd.concat(rows)
     if len(finished):
         table = compare(finished)
-        report.write_csv(out / "precision.csv", table)
-        print(table.to_string(index=False, float_format=_four_digits))
-        print("\nDifference from float32:")
-        print(effects(table).to_string(index=False, float_format=_four_digits))
+        shown, differences = table.map(_four_digits), effects(table).map(_four_digits)
         where = device_name(str(resolve_device(options.device)))
-        print(f"\n{dataset.title}, m = {options.train_per_class}, seed {options.seed}, {where}")
-        print(f"written: {out / 'precision.csv'}")
+        produced = [
+            f"{dataset.title}, m = {options.train_per_class}, base seed {options.seed}, {where}.",
+            f"Produced by: {environment.command(PROGRAM, arguments)}",
+        ]
+        report.write_csv(out / "precision.csv", table)
+        paragraphs = ["# AUC of ADT in float32 and in bfloat16", report.to_markdown(shown)]
+        paragraphs += ["Difference from float32:", report.to_markdown(differences), *produced, environment.described()]
+        report.write_text(out / "precision.md", "\n\n".join(paragraphs) + "\n")
+        print(f"{report.to_text(shown)}\n\nDifference from float32:\n{report.to_text(differences)}\n")
+        print("\n".join(produced), f"Written to {out}: precision.csv, precision.md", sep="\n")
     if interrupted:
-        raise KeyboardInterrupt(f"{sum(map(len, rows)) // 4} cells are finished and kept")
+        done = sum(len(group[["run", "class"]].drop_duplicates()) for group in rows)
+        raise KeyboardInterrupt(f"{done} of {len(pairs)} cells are finished and kept")
     return 1 if len(failed) else 0
 
 
-def _four_digits(value: float) -> str:
-    return f"{value:.4f}"
+def _four_digits(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "–" if math.isnan(value) else f"{value:.4f}"
 
 
 if __name__ == "__main__":

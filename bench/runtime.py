@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -505,10 +504,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = resolve_device(options.device)
     if options.targets:
         sizes = TARGET_SIZES + ([LARGEST] if device.type == "cuda" else [])
-    words = sys.argv[1:] if arguments is None else list(arguments)
 
     others, versions, notes = peers.installed()
-    study = Study(device, options.dim, options.batch, shlex.join(["python", "-m", PROGRAM, *words]), versions)
+    study = Study(device, options.dim, options.batch, environment.command(PROGRAM, arguments), versions)
     expected: Expected = {}
     try:
         study.step = training_step(device)

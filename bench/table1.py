@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,8 +159,6 @@ def _produced_by(
     options: argparse.Namespace, table: pd.DataFrame, trained: pd.DataFrame, arguments: Sequence[str] | None
 ) -> list[str]:
     """Lines that say what produced the table."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    command = shlex.join(["python", "-m", PROGRAM, *words])
     lines = [
         f"Profile {options.profile!r}, base seed {options.seed}; AUC: mean over classes, then mean ± standard "
         f"deviation over {options.runs} run{'s' if options.runs > 1 else ''}; fit and score: mean seconds per cell.",
@@ -173,7 +169,7 @@ def _produced_by(
         lines.append("(oracle): the best of a grid, picked by test AUC as the reference does; no honest selection.")
     for row in trained.itertuples():
         lines.append(f"Shared autoencoder of {row.method} on {row.auxiliary}: {row.seconds:.0f} s, {row.device}.")
-    lines.append(f"Produced by: {command}")
+    lines.append(f"Produced by: {environment.command(PROGRAM, arguments)}")
     return lines
 
 
@@ -190,10 +186,8 @@ def _write(
     shown.insert(5, "profile", profile)
     report.write_csv(out / "table1.csv", shown)
     report.write_csv(out / "cells.csv", rows)
-    versions = ", ".join(f"{name} {version}" for name, version in environment.versions().items())
-    source = [f"Commit {environment.git_commit() or 'unknown'}; {environment.processor()}; {versions}."]
     errors = [f"Failed: {row.cell}: {row.error}" for row in failed.itertuples()]
-    paragraphs = ["# One-vs-all AUC (Table 1)", report.to_markdown(text), *produced, *errors, *source]
+    paragraphs = ["# One-vs-all AUC (Table 1)", report.to_markdown(text), *produced, *errors, environment.described()]
     report.write_text(out / "table1.md", "\n\n".join(paragraphs) + "\n")
 
 
