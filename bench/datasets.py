@@ -487,7 +487,7 @@ def _cache_folder(wanted: Path) -> Path:
 
 
 def _read_description(folder: Path) -> dict[str, Any] | None:
-    """What the cache says of itself, or None where it is not there or not whole."""
+    """What the cache says of itself, or None where it is not there, not whole, or holds something else by now."""
     try:
         description = json.loads((folder / "description.json").read_text(encoding="utf-8"))
         if description["version"] != _VERSION or description["checksum"] != _checksum(description):
@@ -502,9 +502,20 @@ def _read_description(folder: Path) -> dict[str, Any] | None:
                 return None
             if labels.dtype != np.int64 or not np.isin(labels, np.arange(len(description["classes"]))).all():
                 return None
-        return description
+        return description if _fingerprint(folder, description["classes"]) == description["fingerprint"] else None
     except Exception:  # any damage to any of the files means the same: there is nothing to use
         return None
+
+
+def _fingerprint(folder: Path, classes: Sequence[str]) -> str:
+    """Digest of the class names, images and labels that lie in a cache."""
+    digest = hashlib.sha256(json.dumps(classes).encode())
+    for split in ("train", "test"):
+        for kind in ("images", "labels"):
+            array = np.load(folder / f"{split}-{kind}.npy", mmap_mode="r")
+            for start in range(0, len(array), 10_000):
+                digest.update(array[start : start + 10_000].data)
+    return digest.hexdigest()
 
 
 def _checksum(description: Mapping[str, Any]) -> str:

@@ -77,12 +77,22 @@ def test_fingerprint_is_of_the_content(folder, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["train-images.npy", "test-labels.npy", "description.json"])
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:20])])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(path.read_bytes()[:20]),
+        lambda path: path.write_bytes(path.read_bytes()[:-8] + bytes(8)),
+    ],
+)
 def test_damaged_cache_is_made_again(folder, tmp_path, file, damage):
     dataset = load(f"folder:{folder}", tmp_path)
     images = np.array(dataset.train_images)
+    labels = np.array(dataset.test_labels)
     damage(dataset.folder / file)
-    np.testing.assert_array_equal(load(f"folder:{folder}", tmp_path).train_images, images)
+    again = load(f"folder:{folder}", tmp_path)
+    np.testing.assert_array_equal(again.train_images, images)
+    np.testing.assert_array_equal(again.test_labels, labels)
 
 
 @pytest.mark.parametrize(
