@@ -58,9 +58,3 @@ def processor() -> str:
 def command(program: str, arguments: Sequence[str] | None) -> str:
     """The command line that runs ``program``; its arguments are this process's own where they are None."""
     return shlex.join(["python", "-m", program, *(sys.argv[1:] if arguments is None else arguments)])
-
-
-def described() -> str:
-    """Commit, processor and versions in one line."""
-    found = ", ".join(f"{name} {version}" for name, version in versions().items())
-    return f"Commit {git_commit() or 'unknown'}; {processor()}; {found}."

@@ -15,9 +15,8 @@ import pandas as pd
 from bench import cells, datasets, environment, report, statistics
 from bench._command_line import Parser, positive_int, run, whole_number, writable_directory
 from bench.datasets import Dataset
-from bench.execute import Options, available_cores, device_name, execute
+from bench.execute import Options, available_cores, execute
 from bench.store import Store
-from corel._device import resolve_device
 from corel.checkpoint import write_atomically
 
 PROGRAM = "bench.precision"
@@ -186,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for training, plan in plans.items():
             keys = [cell.key for cell in plan]
             rows.append(statistics.by_variant(plan, store.finished(keys)).assign(training=training))
+        origins = report.origins(store.finished(cell.key for cell in pairs))
         failed = store.failed([cell.key for cell in pairs])
     for error in failed.itertuples():
         print(f"failed: {error.cell}: {error.error}")
@@ -193,14 +193,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(finished):
         table = compare(finished)
         shown, differences = table.map(_four_digits), effects(table).map(_four_digits)
-        where = device_name(str(resolve_device(options.device)))
         produced = [
-            f"{dataset.title}, m = {options.train_per_class}, base seed {options.seed}, {where}.",
+            f"{dataset.title}, m = {options.train_per_class}, base seed {options.seed}.",
             f"Produced by: {environment.command(PROGRAM, arguments)}",
         ]
         report.write_csv(out / "precision.csv", table)
         paragraphs = ["# AUC of ADT in float32 and in bfloat16", report.to_markdown(shown)]
-        paragraphs += ["Difference from float32:", report.to_markdown(differences), *produced, environment.described()]
+        paragraphs += ["Difference from float32:", report.to_markdown(differences), *produced, *origins]
         report.write_text(out / "precision.md", "\n\n".join(paragraphs) + "\n")
         print(f"{report.to_text(shown)}\n\nDifference from float32:\n{report.to_text(differences)}\n")
         print("\n".join(produced), f"Written to {out}: precision.csv, precision.md", sep="\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -148,6 +149,24 @@ def to_markdown(text: pd.DataFrame) -> str:
         "| " + " | ".join(value.replace("|", "\\|") for value in row.values()) + " |" for row in text.to_dict("records")
     ]
     return "\n".join(rows)
+
+
+def origins(finished: pd.DataFrame) -> list[str]:
+    """Where the store's rows come from, a line for each: cells of one table may be of several commits and machines."""
+    lines = []
+    keys = ["git_commit", "device", "threads", "versions"]
+    for (commit, device, threads, versions), group in finished.groupby(keys, sort=False, dropna=False):
+        cells = f"{len(group)} cell{'s' if len(group) > 1 else ''}"
+        libraries = _listed_versions(versions)
+        lines.append(f"{cells}: commit {commit or 'unknown'}; {device}, threads: {threads}; {libraries}.")
+    return lines
+
+
+def _listed_versions(versions: object) -> str:
+    try:
+        return ", ".join(f"{name} {version}" for name, version in json.loads(str(versions)).items())
+    except (ValueError, AttributeError):  # a store that somebody changed: what it says, then
+        return str(versions)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -113,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = report.for_people(table)
     produced = _produced_by(options, table, trained, arguments)
     # before a line of it is printed: whoever reads along may go
-    _write(out, table, text, statistics.by_variant(cells, finished), failed, options.profile, produced)
+    rows = statistics.by_variant(cells, finished)
+    _write(out, table, text, rows, failed, options.profile, [*produced, *report.origins(finished)])
     print(report.to_text(text))
     print("\n" + "\n".join(produced))
     for error in failed.itertuples():
@@ -187,7 +188,7 @@ def _write(
     report.write_csv(out / "table1.csv", shown)
     report.write_csv(out / "cells.csv", rows)
     errors = [f"Failed: {row.cell}: {row.error}" for row in failed.itertuples()]
-    paragraphs = ["# One-vs-all AUC (Table 1)", report.to_markdown(text), *produced, *errors, environment.described()]
+    paragraphs = ["# One-vs-all AUC (Table 1)", report.to_markdown(text), *produced, *errors]
     report.write_text(out / "table1.md", "\n\n".join(paragraphs) + "\n")
 
 

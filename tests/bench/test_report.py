@@ -134,3 +134,22 @@ def test_papers_table_is_complete():
     assert paper.table1_auc("cifar10", "adt", "softmax", 120, None) is None
     assert paper.table1_auc("cifar10", "adt", "dirichlet", 120, None) == 0.69
     assert paper.table1_auc("digits", "corel", "", 120, "digits") is None
+
+
+def test_origins_are_told_apart():
+    versions = json.dumps({"python": "3.11.7", "torch": "2.15.0"})
+    finished = pd.DataFrame(
+        [
+            ("abc", "cpu (X)", 2, versions),
+            ("", "cuda (Y)", 1, versions),
+            ("abc", "cpu (X)", 2, versions),
+            ("abc", "cpu (X)", 2, "not JSON"),
+        ],
+        columns=["git_commit", "device", "threads", "versions"],
+    )
+    assert report.origins(finished) == [
+        "2 cells: commit abc; cpu (X), threads: 2; python 3.11.7, torch 2.15.0.",
+        "1 cell: commit unknown; cuda (Y), threads: 1; python 3.11.7, torch 2.15.0.",
+        "1 cell: commit abc; cpu (X), threads: 2; not JSON.",
+    ]
+    assert report.origins(finished[:0]) == []

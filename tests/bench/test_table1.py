@@ -66,7 +66,9 @@ def test_prints_and_writes_the_table(table):
     assert "Profile 'quick'" in output
     assert "Produced by: python -m bench.table1 --datasets" in output
     assert "6 cells run (0 failed), 0 taken" in output
-    assert "| dataset | method" in (table.out / "table1.md").read_text()
+    written = (table.out / "table1.md").read_text()
+    assert "| dataset | method" in written
+    assert "\n6 cells: commit " in written
     cells = pd.read_csv(table.out / "cells.csv")
     mean = cells[cells["variant"] == "mean"].groupby("run")["auc"].mean()
     assert rows.loc[0, "auc_mean"] == pytest.approx(mean.mean(), abs=1e-6)
