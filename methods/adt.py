@@ -28,6 +28,9 @@ TRANSFORMATIONS: tuple[tuple[bool, int, int, int], ...] = tuple(
     itertools.product((False, True), (0, -8, 8), (0, -8, 8), range(4))
 )
 
+#: On this processor.
+FASTEST = "bfloat16" if multiplies_bfloat16() else "float32"
+
 
 def transform_pixels(pixels: np.ndarray, flip: bool, shift_x: int, shift_y: int, quarter_turns: int) -> np.ndarray:
     """Flip left and right, shift, and rotate counter-clockwise, in this order.
@@ -162,11 +165,11 @@ class ADTSettings:
         others go without.
     precision
         Of scoring: "float32"; or "bfloat16", where convolutions multiply bfloat16 and sum in float32; or "both", one
-        after the other, each a score of its own, to compare them. The "paper" profile takes bfloat16 where the
-        processor has an instruction for it, which halves the time, and float32 elsewhere.
+        after the other, each a score of its own, to compare them.
     training_precision
         Of training: "float32"; or "bfloat16", by autocast: weights, their updates and the last layer stay float32.
-        ``python -m bench.precision`` compares the AUCs.
+        The "paper" profile takes bfloat16 for both where the processor has an instruction for it, which halves the
+        time, and float32 elsewhere. ``python -m bench.precision`` compares the AUCs.
     """
 
     depth: int = 10
@@ -210,7 +213,7 @@ class ADT(OneClassMethod):
     name = "adt"
     version = 2
     profiles: ClassVar = {
-        "paper": ADTSettings(precision="bfloat16" if multiplies_bfloat16() else "float32"),
+        "paper": ADTSettings(precision=FASTEST, training_precision=FASTEST),
         "quick": ADTSettings(width=1, downsample=4, epochs=1),
     }
 
