@@ -97,7 +97,7 @@ def compare(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def effects(table: pd.DataFrame) -> pd.DataFrame:
-    """What bfloat16 changes: mean and standard error, over classes and runs, of the AUC's difference from float32.
+    """Mean AUC, over classes and runs, and what bfloat16 changes: mean and standard error of the difference.
 
     Parameters
     ----------
@@ -107,19 +107,22 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     """
     records = []
     for score, group in table.groupby("score"):
-        for arrangement in list(ARRANGEMENTS.values())[1:]:
+        for arrangement in ARRANGEMENTS.values():
             difference = (group[arrangement] - group["float32"]).dropna()
             records.append(
                 {
                     "score": score,
                     "arrangement": arrangement,
+                    "mean AUC": group[arrangement].mean(),
                     "mean difference": difference.mean(),
                     "standard error": difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) else np.nan,
                     "largest": difference.abs().max(),
                     "classes and runs": len(difference),
                 }
             )
-    return pd.DataFrame(records)
+    table = pd.DataFrame(records)
+    table.loc[table["arrangement"] == "float32", ["mean difference", "standard error", "largest"]] = np.nan
+    return table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -198,10 +201,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"Produced by: {environment.command(PROGRAM, arguments)}",
         ]
         report.write_csv(out / "precision.csv", table)
-        paragraphs = ["# AUC of ADT in float32 and in bfloat16", report.to_markdown(shown)]
-        paragraphs += ["Difference from float32:", report.to_markdown(differences), *produced, *origins]
+        title, means = "# AUC of ADT in float32 and in bfloat16", "Means over classes and runs, and differences:"
+        paragraphs = [title, report.to_markdown(shown), means, report.to_markdown(differences), *produced, *origins]
         report.write_text(out / "precision.md", "\n\n".join(paragraphs) + "\n")
-        print(f"{report.to_text(shown)}\n\nDifference from float32:\n{report.to_text(differences)}\n")
+        print(f"{report.to_text(shown)}\n\n{means}\n{report.to_text(differences)}\n")
         print("\n".join(produced), f"Written to {out}: precision.csv, precision.md", sep="\n")
     if interrupted:
         done = sum(len(group[["run", "class"]].drop_duplicates()) for group in rows)

@@ -110,8 +110,9 @@ def test_arrangements_are_told_apart_and_compared_where_both_are_there() -> None
     }
     assert np.isnan(table.iloc[1]["bfloat16"])
     effects = precision.effects(table).set_index("arrangement")
-    assert effects["mean difference"].to_dict() == {"bfloat16 scoring": 0.125, "bfloat16": 0.5}
-    assert effects["classes and runs"].to_list() == [2, 1]
+    assert effects["mean AUC"].to_dict() == {"float32": 0.5, "bfloat16 scoring": 0.625, "bfloat16": 1.0}
+    assert effects["mean difference"].dropna().to_dict() == {"bfloat16 scoring": 0.125, "bfloat16": 0.5}
+    assert effects["classes and runs"].to_list() == [2, 2, 1]
     assert effects.loc["bfloat16 scoring", "standard error"] == 0.125
     assert effects.loc["bfloat16 scoring", "largest"] == 0.25
 
