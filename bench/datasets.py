@@ -539,7 +539,6 @@ def _decode(source: _Source, folder: Path, progress: bool, workers: int | None) 
     with _room(source, folder.parent):
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        digest = hashlib.sha256(json.dumps(content.classes).encode())
         total = sum(len(images) for images in content.images.values() if not isinstance(images, np.ndarray))
         with tqdm(total=total, unit="image", desc=f"decoding {source.title}", file=sys.stderr,
                   disable=not (progress and total)) as bar:  # fmt: skip
@@ -550,18 +549,16 @@ def _decode(source: _Source, folder: Path, progress: bool, workers: int | None) 
                 start = 0
                 for part in [images] if isinstance(images, np.ndarray) else _decoded(images, workers):
                     array[start : start + len(part)] = part
-                    digest.update(np.ascontiguousarray(part).data)
                     start += len(part)
                     bar.update(len(part))
                 with _room(source, folder.parent):
                     array.flush()
                     np.save(temporary / f"{split}-labels.npy", labels)
-                digest.update(labels.data)
         with _room(source, folder.parent):
             description: dict[str, Any] = {
                 "version": _VERSION,
                 "classes": list(content.classes),
-                "fingerprint": digest.hexdigest(),
+                "fingerprint": _fingerprint(temporary, content.classes),
                 "files": {file.name: file.stat().st_size for file in temporary.iterdir()},
             }
             description["checksum"] = _checksum(description)

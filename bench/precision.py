@@ -120,9 +120,9 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
                     "classes and runs": len(difference),
                 }
             )
-    table = pd.DataFrame(records)
-    table.loc[table["arrangement"] == "float32", ["mean difference", "standard error", "largest"]] = np.nan
-    return table
+    means = pd.DataFrame(records)
+    means.loc[means["arrangement"] == "float32", ["mean difference", "standard error", "largest"]] = np.nan
+    return means
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
