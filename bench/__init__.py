@@ -4,6 +4,6 @@ import sys
 
 # So while ``python -m bench.COMMAND`` is being found: its libraries, which take seconds, come after this.
 if sys.argv[:1] == ["-m"]:
-    from bench._command_line import leave_quietly_while_loading
+    from bench.engine.command_line import leave_quietly_while_loading
 
     leave_quietly_while_loading()

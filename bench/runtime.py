@@ -2,7 +2,7 @@
 
 Every contender gets the same points, one input after the other in one process, in turns; what is timed is the way
 from the points to the death times, construction of the complex included. Peers are called through their fastest
-documented entry (:mod:`bench.peers`); those that are not installed are named.
+documented entry (:mod:`bench.timing.peers`); those that are not installed are named.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ import torch
 from tqdm.auto import tqdm
 
 import corel
-from bench import environment, peers, report
-from bench._command_line import Parser, positive_int, run, writable_directory
-from bench.peers import Call
+from bench.analysis import tables
+from bench.engine import provenance
+from bench.timing import peers
+from bench.engine.command_line import Parser, positive_int, run, writable_directory
+from bench.timing.peers import Call
 from corel._device import resolve_device
 
 PROGRAM = "bench.runtime"
@@ -433,7 +435,7 @@ class Study:
     def place(self) -> str:
         """The machine."""
         gpu = f"{torch.cuda.get_device_name(self.device)}, " if self.device.type == "cuda" else ""
-        return f"{gpu}{environment.processor()}, {torch.get_num_threads()} threads"
+        return f"{gpu}{provenance.processor()}, {torch.get_num_threads()} threads"
 
     def write(self, out: Path) -> None:
         """Write runtime.csv, every row with all that is needed to read it alone, and runtime.png."""
@@ -443,11 +445,11 @@ class Study:
         full["extra_memory_mib"] = table["points"].map(self.memory).astype(float).where(of_memory)
         full["dim"], full["batch"], full["training_step_ms"] = self.dim, self.batch, 1000 * self.step
         full["machine"], full["device"] = self.place(), self.device.type
-        versions = {**environment.versions(), **self.peer_versions}
+        versions = {**provenance.versions(), **self.peer_versions}
         full["versions"] = "; ".join(f"{name} {version}" for name, version in versions.items())
-        full["commit"], full["date"] = environment.git_commit(), datetime.now(UTC).date().isoformat()
+        full["commit"], full["date"] = provenance.git_commit(), datetime.now(UTC).date().isoformat()
         full["command"] = self.command
-        report.write_csv(out / "runtime.csv", full)
+        tables.write_csv(out / "runtime.csv", full)
         draw(table, self.step, self.dim, f"{self.command} · {self.place()}", out / "runtime.png")
 
     def show(self) -> None:
@@ -506,7 +508,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sizes = TARGET_SIZES + ([LARGEST] if device.type == "cuda" else [])
 
     others, versions, notes = peers.installed()
-    study = Study(device, options.dim, options.batch, environment.command(PROGRAM, arguments), versions)
+    study = Study(device, options.dim, options.batch, provenance.command(PROGRAM, arguments), versions)
     expected: Expected = {}
     try:
         study.step = training_step(device)

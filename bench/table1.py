@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench import datasets, environment, report, statistics
-from bench._command_line import (
+from bench import data
+from bench.analysis import statistics, tables
+from bench.engine import provenance
+from bench.engine.command_line import (
     Parser,
     positive_int,
     run,
@@ -19,10 +21,10 @@ from bench._command_line import (
     whole_number,
     writable_directory,
 )
-from bench.cells import Cell, MethodSpec, method_spec, plan
-from bench.datasets import Dataset
-from bench.execute import Options, available_cores, default_threads, execute
-from bench.store import Store
+from bench.engine.cells import Cell, MethodSpec, method_spec, plan
+from bench.data import Dataset
+from bench.engine.execute import Options, available_cores, default_threads, execute
+from bench.engine.store import Store
 
 PROGRAM = "bench.table1"
 
@@ -35,7 +37,7 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--datasets", nargs="+", default=["digits"], metavar="NAME",
-        help=f"any of {', '.join(datasets.names())}, folder:PATH (default: digits)")  # fmt: skip
+        help=f"any of {', '.join(data.names())}, folder:PATH (default: digits)")  # fmt: skip
     add("--methods", nargs="+", metavar="NAME",
         help="names, sklearn:NAME[@ENCODER], pyod:NAME[@ENCODER], FILE.py:CLASS (default: all available)")  # fmt: skip
     add("--train-per-class", nargs="+", type=train_per_class, default=[120], metavar="M",
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = writable_directory(options.out, ["table1.csv", "table1.md", "cells.csv"])
     writable_directory(out / "cache")
     started = time.perf_counter()
-    environment.git_commit()  # of the code that runs, not of what is there when it ends
+    provenance.git_commit()  # of the code that runs, not of what is there when it ends
 
     # What is cheap to check comes first: a wrong name must not cost a decoding of images.
     import methods
@@ -78,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = resolve_device(options.device)
     specs = [method_spec(name, options.profile) for name in _unique(options.methods or methods.available())]
     for name in _unique(options.datasets):
-        datasets.check_name(name, "--datasets")
+        data.check_name(name, "--datasets")
     if options.auxiliary is not None:
-        datasets.check_name(options.auxiliary, "--auxiliary")
+        data.check_name(options.auxiliary, "--auxiliary")
     threads = options.threads or default_threads(options.profile)
     workers = options.workers or (1 if device.type == "cuda" else max(1, available_cores() // threads))
 
@@ -103,19 +105,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed = failed.set_index("key").reindex([key for key in keys if key in set(failed["key"])]).reset_index()
         trained = store.auxiliaries(cell.auxiliary_key for cell in cells if cell.method.needs_auxiliary)
 
-    table = report.build(
+    table = tables.build(
         cells,
         finished,
         failed,
         {name: dataset.title for name, dataset in loaded.items()},
         {name: len(dataset.classes) for name, dataset in loaded.items()},
     )
-    text = report.for_people(table)
+    text = tables.for_people(table)
     produced = _produced_by(options, table, trained, arguments)
     # before a line of it is printed: whoever reads along may go
     rows = statistics.by_variant(cells, finished)
-    _write(out, table, text, rows, failed, options.profile, [*produced, *report.origins(finished)])
-    print(report.to_text(text))
+    _write(out, table, text, rows, failed, options.profile, [*produced, *tables.origins(finished)])
+    print(tables.to_text(text))
     print("\n" + "\n".join(produced))
     for error in failed.itertuples():
         print(f"failed: {error.cell}: {error.error}")
@@ -135,7 +137,7 @@ def _cells(options: argparse.Namespace, specs: Sequence[MethodSpec], loaded: dic
 
     def load(name: str) -> Dataset:
         if name not in loaded:
-            loaded[name] = datasets.load(name, data_root=options.data_root, download=options.download)
+            loaded[name] = data.load(name, data_root=options.data_root, download=options.download)
         return loaded[name]
 
     cells: list[Cell] = []
@@ -143,7 +145,7 @@ def _cells(options: argparse.Namespace, specs: Sequence[MethodSpec], loaded: dic
         dataset = load(name)
         auxiliary = None
         if any(spec.needs_auxiliary for spec in specs):
-            auxiliary = load(datasets.default_auxiliary(name) if options.auxiliary is None else options.auxiliary)
+            auxiliary = load(data.default_auxiliary(name) if options.auxiliary is None else options.auxiliary)
         cells += plan(
             dataset,
             specs,
@@ -170,7 +172,7 @@ def _produced_by(
         lines.append("(oracle): the best of a grid, picked by test AUC as the reference does; no honest selection.")
     for row in trained.itertuples():
         lines.append(f"Shared autoencoder of {row.method} on {row.auxiliary}: {row.seconds:.0f} s, {row.device}.")
-    lines.append(f"Produced by: {environment.command(PROGRAM, arguments)}")
+    lines.append(f"Produced by: {provenance.command(PROGRAM, arguments)}")
     return lines
 
 
@@ -185,11 +187,11 @@ def _write(
 ) -> None:
     shown = table.copy()
     shown.insert(5, "profile", profile)
-    report.write_csv(out / "table1.csv", shown)
-    report.write_csv(out / "cells.csv", rows)
+    tables.write_csv(out / "table1.csv", shown)
+    tables.write_csv(out / "cells.csv", rows)
     errors = [f"Failed: {row.cell}: {row.error}" for row in failed.itertuples()]
-    paragraphs = ["# One-vs-all AUC (Table 1)", report.to_markdown(text), *produced, *errors]
-    report.write_text(out / "table1.md", "\n\n".join(paragraphs) + "\n")
+    paragraphs = ["# One-vs-all AUC (Table 1)", tables.to_markdown(text), *produced, *errors]
+    tables.write_text(out / "table1.md", "\n\n".join(paragraphs) + "\n")
 
 
 if __name__ == "__main__":

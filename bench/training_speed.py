@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bench import environment, report
-from bench._command_line import Parser, positive_int, run, writable_directory
+from bench.analysis import tables
+from bench.engine import provenance
+from bench.engine.command_line import Parser, positive_int, run, writable_directory
 from corel import Autoencoder, ConnectivityLoss
 from corel._device import resolve_device
 from corel._memory import reuse_freed_memory
@@ -125,10 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table = measure(device, options.steps, options.rounds)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("nothing is kept: medians are of all turns") from None
-    report.write_csv(out / "training_speed.csv", table)
+    tables.write_csv(out / "training_speed.csv", table)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     print(
-        f"\n{device} ({environment.processor()}), {torch.get_num_threads()} threads, torch {torch.__version__}; "
+        f"\n{device} ({provenance.processor()}), {torch.get_num_threads()} threads, torch {torch.__version__}; "
         f"batch 100; medians of {options.rounds * options.steps} steps, in turns; written: {out / 'training_speed.csv'}"
     )
     return 0

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from bench._command_line import Parser, positive_int, run
+from bench.engine.command_line import Parser, positive_int, run
 from corel import death_times, merge_edges, vr_persistence
 from corel.persistence.metric import pairwise_lengths
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import corel
-from bench import peers, runtime
-from bench._command_line import run
+from bench import runtime
+from bench.timing import peers
+from bench.engine.command_line import run
 from bench.runtime import Contender, Study, contenders, main, summary, targets, time_size
 
 CPU = torch.device("cpu")

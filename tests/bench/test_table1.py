@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from bench import table1
-from bench._command_line import run
+from bench.engine.command_line import run
 
 
 def command(*arguments: str) -> int:

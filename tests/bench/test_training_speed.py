@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench import training_speed
-from bench._command_line import run
+from bench.engine.command_line import run
 from bench.training_speed import main
 
 

@@ -11,7 +11,7 @@ import ripser
 import torch
 
 from bench import verify_pairings
-from bench._command_line import run
+from bench.engine.command_line import run
 from bench.verify_pairings import differences, draw_cloud, main
 
 

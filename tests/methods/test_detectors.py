@@ -18,7 +18,7 @@ from sklearn import ensemble, neighbors, svm
 from sklearn.base import BaseEstimator, OutlierMixin
 
 import methods
-from bench.protocol import auc
+from bench.engine.protocol import auc
 from methods import OneClassMethod, detectors
 
 SKLEARN = ["IsolationForest", "LocalOutlierFactor", "OneClassSVM", "KernelDensity"]

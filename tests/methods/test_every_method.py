@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import methods
-from bench.protocol import auc
+from bench.engine.protocol import auc
 from methods import NonFiniteLossError, OneClassMethod
 
 FILTERS = (4, 8, 8)

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from bench import cells
-from bench.cells import Cell, MethodSpec
+from bench.engine import cells
+from bench.engine.cells import Cell, MethodSpec
 
 SPEC = MethodSpec("corel", "quick", {"eta": 2.0}, 1, "", True, {"method": "corel", "eta": 2.0})
 CELL = Cell("folder:here", "f" * 64, SPEC, "folder:here", "f" * 64, 120, 0, 3, "three", 0)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.cells import Cell, canonical_json
+from bench.engine.cells import Cell, canonical_json
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cells (

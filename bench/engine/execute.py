@@ -21,12 +21,12 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 import methods
-from bench import environment, protocol
-from bench._lock import locked
-from bench._workers import WorkerPool
-from bench.cells import Cell
-from bench.datasets import Dataset
-from bench.store import Store
+from bench.engine import protocol, provenance
+from bench.engine.lock import locked
+from bench.engine.workers import WorkerPool
+from bench.engine.cells import Cell
+from bench.data import Dataset
+from bench.engine.store import Store
 from corel._device import resolve_device
 from corel._memory import reuse_freed_memory
 from corel.checkpoint import write_atomically
@@ -323,8 +323,8 @@ def _collect(
                 score_seconds=outcome.score_seconds,
                 device=device_name(device),
                 threads=options.threads,
-                versions=environment.versions(),
-                git_commit=environment.git_commit(),
+                versions=provenance.versions(),
+                git_commit=provenance.git_commit(),
             )
         bar.update()
     return failures
@@ -335,7 +335,7 @@ def device_name(device: str) -> str:
     """The device with the name of its hardware."""
     if device.startswith("cuda"):
         return f"{device} ({torch.cuda.get_device_name(torch.device(device))})"
-    return f"{device} ({environment.processor()})"
+    return f"{device} ({provenance.processor()})"
 
 
 def _prepare(

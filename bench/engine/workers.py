@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench._command_line import STOP_SIGNALS
+from bench.engine.command_line import STOP_SIGNALS
 
 # Sent to a whole group of processes: by Ctrl-C, and by a terminal that is closed. SIGTERM stays: a pool ends with it.
 _LEFT_TO_PARENT = tuple(number for number in STOP_SIGNALS if number != signal.SIGTERM)

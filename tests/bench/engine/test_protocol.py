@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from bench import protocol
+from bench.engine import protocol
 
 LABELS = np.repeat(np.arange(4), 30)[np.random.default_rng(0).permutation(120)]
 

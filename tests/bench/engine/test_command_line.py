@@ -12,8 +12,8 @@ import sys
 import pytest
 import torch
 
-from bench import _command_line
-from bench._command_line import run, thread_count, whole_number, writable_directory
+from bench.engine import command_line
+from bench.engine.command_line import run, thread_count, whole_number, writable_directory
 
 
 def ends(error: BaseException | None = None, say: str = ""):
@@ -117,11 +117,11 @@ def test_importing_the_package_leaves_signals_alone():
 def test_output_that_nobody_reads_ends_quietly(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
-        "import sys, time\nfrom bench._command_line import run\n"
+        "import sys, time\nfrom bench.engine.command_line import run\n"
         "def main(arguments):\n    sys.stdin.read()\n    print('x' * 100_000)\n    return 0\n"
         "raise SystemExit(run('x', main))\n"
     )
-    root = os.path.dirname(os.path.dirname(_command_line.__file__))
+    root = os.path.dirname(os.path.dirname(command_line.__file__))
     process = subprocess.Popen(
         [sys.executable, str(program)],
         env={**os.environ, "PYTHONPATH": root},

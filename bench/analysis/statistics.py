@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.cells import Cell
+from bench.engine.cells import Cell
 
 
 def by_variant(cells: Sequence[Cell], finished: pd.DataFrame) -> pd.DataFrame:

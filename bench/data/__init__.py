@@ -26,8 +26,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from bench._lock import locked
-from bench._workers import WorkerPool
+from bench.engine.lock import locked
+from bench.engine.workers import WorkerPool
 from corel.checkpoint import write_atomically
 
 #: Side of every image in pixels.

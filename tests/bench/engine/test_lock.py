@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from bench import _lock
-from bench._lock import locked
+from bench.engine import lock
+from bench.engine.lock import locked
 
 
 def test_one_holder_at_a_time(tmp_path):
@@ -48,7 +48,7 @@ def test_systems_and_file_systems_without_locks(tmp_path, monkeypatch):
     def refuse(descriptor, how):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(_lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
     with locked(tmp_path / "a.lock") as held:
         assert held is None
     monkeypatch.setattr(_lock, "fcntl", None)

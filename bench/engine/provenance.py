@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 @functools.cache
 def git_commit() -> str:
     """Commit of the source tree, with ``-dirty`` where tracked Python files differ from it; empty outside of git."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     try:
         commit = _git(root, "rev-parse", "HEAD")
         changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "*.py")

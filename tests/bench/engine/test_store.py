@@ -6,8 +6,8 @@ import sqlite3
 
 import pytest
 
-from bench.cells import Cell, MethodSpec
-from bench.store import Store
+from bench.engine.cells import Cell, MethodSpec
+from bench.engine.store import Store
 
 SPEC = MethodSpec("corel", "quick", {"eta": 2.0}, 1, "", True, {"method": "corel", "eta": 2.0})
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench import paper, statistics
-from bench.cells import Cell
+from bench.analysis import paper, statistics
+from bench.engine.cells import Cell
 from corel.checkpoint import write_atomically
 
 

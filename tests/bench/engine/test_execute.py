@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench import execute
-from bench._lock import locked
-from bench.cells import Cell, method_spec
+from bench.engine import execute
+from bench.engine.lock import locked
+from bench.engine.cells import Cell, method_spec
 
 METHOD = """
 import numpy as np

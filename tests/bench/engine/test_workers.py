@@ -11,15 +11,15 @@ import time
 
 import pytest
 
-from bench import _workers
-from bench._workers import WorkerPool
+from bench.engine import workers
+from bench.engine.workers import WorkerPool
 
 
 def test_a_signal_is_held_back_until_the_end_of_the_block():
     came = []
     before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     try:
-        with _workers._signals_held():
+        with workers._signals_held():
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)
             assert came == []
@@ -30,7 +30,7 @@ def test_a_signal_is_held_back_until_the_end_of_the_block():
 
 def test_a_process_starts_with_ctrl_c_blocked():
     code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
-    with _workers._signals_held():
+    with workers._signals_held():
         output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout
     assert output == "True\n"
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -67,7 +67,7 @@ def test_a_worker_that_does_not_start_is_no_closed_pipe_of_ours(monkeypatch):
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
-        "import os, time\nfrom bench._workers import WorkerPool\n"
+        "import os, time\nfrom bench.engine.workers import WorkerPool\n"
         "if __name__ == '__main__':\n"
         "    with WorkerPool(1) as pool:\n"
         "        pool.submit(os.getpid).result()\n"
@@ -75,7 +75,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
         "        print('ready', flush=True)\n"
         "        time.sleep(100)\n"
     )
-    root = os.path.dirname(os.path.dirname(_workers.__file__))
+    root = os.path.dirname(os.path.dirname(workers.__file__))
     process = subprocess.Popen(
         [sys.executable, str(program)],
         env={**os.environ, "PYTHONPATH": root},

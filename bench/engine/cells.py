@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import methods
-from bench import protocol
-from bench.datasets import Dataset
+from bench.engine import protocol
+from bench.data import Dataset
 
 
 def canonical_json(value: Any) -> str:

@@ -17,12 +17,12 @@ import torchvision.datasets
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from bench import datasets
-from bench._lock import locked
+from bench import data
+from bench.engine.lock import locked
 
 
-def load(name: str, tmp_path: Path, **options: object) -> datasets.Dataset:
-    return datasets.load(name, data_root=tmp_path / "data", cache_dir=tmp_path / "cache", progress=False, **options)
+def load(name: str, tmp_path: Path, **options: object) -> data.Dataset:
+    return data.load(name, data_root=tmp_path / "data", cache_dir=tmp_path / "cache", progress=False, **options)
 
 
 def picture(path: Path, colour: object = (200, 100, 50), size: tuple[int, int] = (32, 32), mode: str = "RGB") -> Path:
@@ -56,7 +56,7 @@ def test_folder(folder, tmp_path):
 def test_kept_arrays_are_used_and_are_the_same(folder, tmp_path, monkeypatch):
     first = load(f"folder:{folder}", tmp_path)
     images = np.array(first.train_images)
-    monkeypatch.setattr(datasets, "_decode_files", lambda paths: pytest.fail("decoded again"))
+    monkeypatch.setattr(data, "_decode_files", lambda paths: pytest.fail("decoded again"))
     second = load(f"folder:{folder}", tmp_path)
     assert second == first
     np.testing.assert_array_equal(second.train_images, images)
@@ -146,7 +146,7 @@ def test_file_system_that_cannot_say_what_room_it_has(folder, tmp_path, monkeypa
 
 
 def test_room_is_taken_at_once(tmp_path):
-    array = datasets._new_array(tmp_path / "images.npy", 1000)
+    array = data._new_array(tmp_path / "images.npy", 1000)
     assert array.shape == (1000, 3, 32, 32)
     assert (tmp_path / "images.npy").stat().st_blocks * 512 >= array.nbytes
 
@@ -165,7 +165,7 @@ def test_what_killed_processes_left_is_removed(folder, tmp_path):
 def test_two_processes_decode_once(folder, tmp_path, monkeypatch, capsys):
     kept = load(f"folder:{folder}", tmp_path).folder
     aside = kept.rename(tmp_path / "aside")
-    monkeypatch.setattr(datasets, "_decode_files", lambda paths: pytest.fail("decoded again"))
+    monkeypatch.setattr(data, "_decode_files", lambda paths: pytest.fail("decoded again"))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         with locked(kept.parent / f".{kept.name}.lock"):
             said = threading.Event()
@@ -177,29 +177,29 @@ def test_two_processes_decode_once(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_a_decoding_process_that_dies_is_one_line(monkeypatch):
-    class Broken(datasets.WorkerPool):
+    class Broken(data.WorkerPool):
         def submit(self, *arguments):
             future: concurrent.futures.Future = concurrent.futures.Future()
             future.set_exception(concurrent.futures.BrokenExecutor())
             return future
 
-    monkeypatch.setattr(datasets, "WorkerPool", Broken)
-    monkeypatch.setattr(datasets._chunks, "__defaults__", (1,))
+    monkeypatch.setattr(data, "WorkerPool", Broken)
+    monkeypatch.setattr(data._chunks, "__defaults__", (1,))
     with pytest.raises(ChildProcessError, match="a process that decodes images ended unexpectedly"):
-        list(datasets._decoded(["a", "b", "c", "d"], 2))
+        list(data._decoded(["a", "b", "c", "d"], 2))
 
 
 def test_interrupted_decoding_leaves_nothing_that_counts(folder, tmp_path, monkeypatch):
-    decode = datasets._decode_files
+    decode = data._decode_files
 
     def stop(paths):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(datasets, "_decode_files", stop)
+    monkeypatch.setattr(data, "_decode_files", stop)
     with pytest.raises(KeyboardInterrupt):
         load(f"folder:{folder}", tmp_path)
     assert list((tmp_path / "cache").iterdir()) == []
-    monkeypatch.setattr(datasets, "_decode_files", decode)
+    monkeypatch.setattr(data, "_decode_files", decode)
     assert len(load(f"folder:{folder}", tmp_path).train_labels) == 4
 
 
@@ -209,9 +209,9 @@ def test_processes_decode_in_order(tmp_path, monkeypatch):
         for name in ("a", "b"):
             for index in range(10):
                 picture(root / split / name / f"{index}.png", (index, 0, 0), (8, 8))
-    monkeypatch.setattr(datasets._chunks, "__defaults__", (3,))
+    monkeypatch.setattr(data._chunks, "__defaults__", (3,))
     one = load(f"folder:{root}", tmp_path, workers=1)
-    two = datasets.load(f"folder:{root}", cache_dir=tmp_path / "other", progress=False, workers=2)
+    two = data.load(f"folder:{root}", cache_dir=tmp_path / "other", progress=False, workers=2)
     assert two.fingerprint == one.fingerprint
     assert two.train_images[:, 0, 0, 0].tolist() == 2 * list(range(10))
 
@@ -231,7 +231,7 @@ def test_processes_decode_in_order(tmp_path, monkeypatch):
 def test_modes(tmp_path, mode, colour, expected):
     extension = {"CMYK": "tif"}.get(mode, "png")
     path = picture(tmp_path / f"image.{extension}", colour, mode=mode)
-    array = datasets._decode_files([str(path)])[0]
+    array = data._decode_files([str(path)])[0]
     assert array.shape == (3, 32, 32)
     if expected is not None:
         assert array[:, 3, 3].tolist() == expected
@@ -241,7 +241,7 @@ def test_other_sizes_are_resized_without_keeping_the_aspect_ratio(tmp_path):
     image = Image.new("RGB", (100, 10), (255, 0, 0))
     image.paste((0, 0, 255), (50, 0, 100, 10))
     image.save(tmp_path / "wide.png")
-    array = datasets._decode_files([str(tmp_path / "wide.png")])[0]
+    array = data._decode_files([str(tmp_path / "wide.png")])[0]
     assert array[:, 0, 0].tolist() == [255, 0, 0]
     assert array[:, 31, 31].tolist() == [0, 0, 255]
 
@@ -466,31 +466,31 @@ def test_dataset_that_is_not_there(tmp_path, name, message):
 @pytest.mark.parametrize("name", ["mnist", "", "folder:", "CIFAR10"])
 def test_unknown_name(name):
     with pytest.raises(ValueError, match="dataset: got"):
-        datasets.check_name(name)
+        data.check_name(name)
 
 
 def test_unknown_name_says_which_argument():
     with pytest.raises(ValueError, match="--auxiliary: got 'mnist'; accepted are digits"):
-        datasets.check_name("mnist", "--auxiliary")
+        data.check_name("mnist", "--auxiliary")
 
 
 def test_default_auxiliaries():
-    pairs = {name: datasets.default_auxiliary(name) for name in datasets.names()}
+    pairs = {name: data.default_auxiliary(name) for name in data.names()}
     assert pairs == {
         "digits": "digits", "cifar10": "cifar100", "cifar20": "cifar10", "cifar100": "cifar10",
         "tiny-imagenet": "cifar10", "imagenet": "cifar10",
     }  # fmt: skip
-    assert datasets.default_auxiliary("folder:x") == "folder:x"
+    assert data.default_auxiliary("folder:x") == "folder:x"
 
 
 def test_cache_that_cannot_be_written_falls_back(folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(datasets.tempfile, "gettempdir", lambda: str(tmp_path))
-    dataset = datasets.load(f"folder:{folder}", cache_dir=tmp_path / "file" / "below", progress=False)
+    monkeypatch.setattr(data.tempfile, "gettempdir", lambda: str(tmp_path))
+    dataset = data.load(f"folder:{folder}", cache_dir=tmp_path / "file" / "below", progress=False)
     assert len(dataset.train_labels) == 4
     assert "decoded images are kept in" in capsys.readouterr().err
 
 
 def test_progress_is_shown(folder, tmp_path, capsys):
-    datasets.load(f"folder:{folder}", cache_dir=tmp_path / "cache", progress=True)
+    data.load(f"folder:{folder}", cache_dir=tmp_path / "cache", progress=True)
     assert "decoding folder:" in capsys.readouterr().err

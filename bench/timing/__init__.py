@@ -1,0 +1,1 @@
+"""What the runtime study times, and how."""
