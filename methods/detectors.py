@@ -164,7 +164,10 @@ class DetectorMethod(OneClassMethod):
         given.pop("encoder", None)
         given |= {key: value for key, value in own.items() if key in accepted}
         with self._run_detector("be made with these settings"):
-            return self.detector_class(**copy.deepcopy(given))
+            detector = self.detector_class(**copy.deepcopy(given))
+            if hasattr(detector, "_parameter_constraints"):
+                detector._validate_params()  # scikit-learn's own check, which else comes in fit
+            return detector
 
     @contextlib.contextmanager
     def _run_detector(self, work: str) -> Iterator[None]:

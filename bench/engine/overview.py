@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -24,14 +24,15 @@ def listing(names: Sequence[str], data_root: str) -> str:
     data_root
         The folder that holds the datasets.
     """
-    lines = ["Methods, and --set METHOD.SETTING=VALUE with its values in the profiles paper and quick:"]
+    lines = ["Methods, and --set METHOD.SETTING=VALUE with its values by profile:"]
     for name in names:
-        method = methods.resolve(name)
-        paper, quick = (flattened(dataclasses.asdict(method.settings_of(profile))) for profile in ("paper", "quick"))
-        lines += ["", f"  {name}" + ("" if paper else ": no settings")]
-        for setting in dict.fromkeys([*paper, *quick]):
-            values = [described({setting: profile.get(setting)}).partition("=")[2] for profile in (paper, quick)]
-            lines.append(f"    {setting:<20} {'  '.join(f'{value:<12}' for value in values)}".rstrip())
+        profiles = methods.resolve(name).profiles
+        values = [flattened(dataclasses.asdict(settings)) for settings in profiles.values()]
+        settings = dict.fromkeys(setting for profile in values for setting in profile)
+        lines += ["", _columns(f"  {name}", profiles) if settings else f"  {name}: no settings"]
+        for setting in settings:
+            shown = [described({setting: profile[setting]}).partition("=")[2] for profile in values]
+            lines.append(_columns(f"    {setting}", shown))
     lines += [
         "",
         f"Datasets in {data_root}, and what their shared autoencoder learns from unless --auxiliary says so:",
@@ -41,6 +42,10 @@ def listing(names: Sequence[str], data_root: str) -> str:
         lines.append(f"  {name:<20} {data.default_auxiliary(name):<12}  {_found(name, data_root)}")
     lines.append("  folder:PATH          itself        PATH/train/CLASS/* and PATH/test/CLASS/*")
     return "\n".join(lines)
+
+
+def _columns(name: str, values: Iterable[str]) -> str:
+    return f"{name:<32}{''.join(f'{value:<14}' for value in values)}".rstrip()
 
 
 def _found(name: str, data_root: str) -> str:
