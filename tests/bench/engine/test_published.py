@@ -116,5 +116,5 @@ def test_bytes_that_are_no_text(tmp_path):
 
 
 def test_folder_without_rows(tmp_path):
-    with pytest.raises(ValueError, match="--from: got .* holds neither cells.sqlite"):
+    with pytest.raises(ValueError, match=r"--from: got .* holds neither cells\.sqlite"):
         published.read_rows(tmp_path / "nowhere", "--from")
