@@ -47,3 +47,4 @@ html_theme = "pydata_sphinx_theme"
 html_title = "corel"
 html_show_sourcelink = False
 html_theme_options = {"show_prev_next": False, "navbar_align": "left"}
+html_sidebars = {page: [] for page in ("index", "getting-started")}  # they have no section

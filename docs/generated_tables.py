@@ -72,7 +72,9 @@ class Settings(SphinxDirective):
             for name in (field.name for field in dataclasses.fields(paper))
         ]
         text = " ".join([*described["Summary"], *described["Extended Summary"]])
-        return [nodes.paragraph("", "", *inline(text)), table(["setting", "paper", "quick", "meaning"], rows)]
+        columns = 4 if said else 3
+        head = ["setting", "paper", "quick", "meaning"]
+        return [nodes.paragraph("", "", *inline(text)), table(head[:columns], [row[:columns] for row in rows])]
 
 
 class Costs(SphinxDirective):

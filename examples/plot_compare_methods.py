@@ -2,28 +2,31 @@
 Two methods compared
 ====================
 
-The benchmark from Python: OC-SVM on pixels and Deep-SVDD under the same protocol, on four classes of scikit-learn's
+The benchmark: OC-SVM on pixels and Deep-SVDD under the same protocol, on four classes of scikit-learn's
 digits, one draw of 120 images each. The command keeps each cell, one method on one draw of one class, as a row; the
 picture is made of the rows. The quick profile trains for seconds: this shows how to compare, not which method is
 better.
 """
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from bench.table1 import main
-
 METHODS = ["sklearn:OneClassSVM", "deep-svdd"]
 
 # %%
-# The same as ``python -m bench.table1 --methods sklearn:OneClassSVM deep-svdd …`` in a shell.
+# In a shell: ``python -m bench.table1 --methods sklearn:OneClassSVM deep-svdd --classes 1 4 7 8 --runs 1``.
 
 with tempfile.TemporaryDirectory() as out:
-    main(["--methods", *METHODS, "--classes", "1", "4", "7", "8", "--runs", "1", "--workers", "1", "--out", out])
+    options = ["--methods", *METHODS, "--classes", "1", "4", "7", "8", "--runs", "1", "--workers", "1", "--out", out]
+    done = subprocess.run([sys.executable, "-m", "bench.table1", *options], capture_output=True, text=True, check=True)
     cells = pd.read_csv(Path(out) / "cells.csv")
+
+print(done.stdout.partition("\n\n")[0])  # the table; what follows it says how it was made
 
 # %%
 # A point per class. Both methods were built from the same 120 images, so that they are compared in pairs: above the
