@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -84,14 +85,15 @@ class Costs(SphinxDirective):
         files = sorted(RESULTS.glob("*/rows.csv"))
         for path in (RESULTS, *files):
             self.env.note_dependency(str(path))
-        rows = [row for path in files for row in self._rows(path)]
+        rows = [row for path in files for row in self.rows(path)]
         if not rows:
             return [nodes.paragraph(text="No rows are published yet.")]
         head = ["published in", "row", "device, threads", "cells", "seconds per cell (median)", "hours, all cells"]
         return [table(head, rows)]
 
     @staticmethod
-    def _rows(path: Path) -> list[tuple[str, ...]]:
+    def rows(path: Path) -> list[tuple[str, ...]]:
+        """The lines of the table for a published ``rows.csv`` and the ``auxiliaries.csv`` beside it."""
         name = f"``results/{path.parent.name}``"
         found = []
         trainings = path.with_name("auxiliaries.csv")
@@ -101,18 +103,21 @@ class Costs(SphinxDirective):
                 what = f"{training['method']}: training on {training['auxiliary']}"
                 where = f"{training['device']}, {training['threads']}"
                 seconds = training["seconds"]
-                found.append((name, what, where, "1", f"{seconds:.0f}", f"{seconds / 3600:.2f}"))
+                found.append((name, what, where, "1", f"{seconds:.4g}", f"{seconds / 3600:.2g}"))
         cells = pd.read_csv(path, keep_default_na=False)
         cells["seconds"] = cells["fit_seconds"] + cells["score_seconds"]
-        keys = ["dataset_title", "method", "changes", "train_per_class", "test_images", "device", "threads"]
-        for (dataset, method, changes, m, test_images, device, threads), group in cells.groupby(keys, sort=False):
-            what = f"{method} on {dataset}, m = {m}"
-            what += f", {changes}" if changes not in ("", "{}") else ""
-            what += f", {test_images} test images" if test_images else ""
+        keys = ["dataset_title", "method", "profile", "changes", "train_per_class", "test_images", "device", "threads"]
+        for (dataset, method, profile, changes, m, test_images, device, threads), group in cells.groupby(
+            keys, sort=False
+        ):
+            what = [f"{method} on {dataset}", f"m = {m}"]
+            what += [f"{test_images} test images"] if test_images else []
+            what += [f"profile {profile}"] if profile != "any" else []
+            what += [f"{setting} = {value}" for setting, value in json.loads(changes).items()]
             seconds = group["seconds"]
             found.append(
                 (
-                    name, what, f"{device}, {threads}", str(len(group)), f"{seconds.median():.3g}",
+                    name, ", ".join(what), f"{device}, {threads}", str(len(group)), f"{seconds.median():.4g}",
                     f"{seconds.sum() / 3600:.2g}",
                 )
             )  # fmt: skip

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import html
+import importlib
 import os
 import re
 import shlex
@@ -105,6 +106,27 @@ def test_python_blocks_run(name, tmp_path, monkeypatch):
         compiled = compile("\n" * line + textwrap.dedent(code), name, "exec", dont_inherit=True)
         if not skipped:
             exec(compiled, vars(module))
+
+
+def test_costs_are_summed_from_published_rows(tmp_path, monkeypatch):
+    pytest.importorskip("sphinx", reason="needs the extra docs")
+    monkeypatch.syspath_prepend(DOCS)
+    costs = importlib.import_module("generated_tables").Costs
+    rows = tmp_path / "some" / "rows.csv"
+    rows.parent.mkdir()
+    rows.write_text(
+        "dataset_title,method,profile,changes,train_per_class,test_images,fit_seconds,score_seconds,device,threads\n"
+        'flowers,corel,paper,"{""lam"": 0.0}",120,1000,1799,1,cpu,2\n'
+        'flowers,corel,paper,"{""lam"": 0.0}",120,1000,5398,2,cpu,2\n'
+        "flowers,dsebm,any,{},all,,7,0.5,cpu,2\n"
+    )
+    rows.with_name("auxiliaries.csv").write_text("method,auxiliary,seconds,device,threads\ncorel,flowers,3600,cpu,4\n")
+    what = "corel on flowers, m = 120, 1000 test images, profile paper, lam = 0.0"
+    assert costs.rows(rows) == [
+        ("``results/some``", "corel: training on flowers", "cpu, 4", "1", "3600", "1"),
+        ("``results/some``", what, "cpu, 2", "2", "3600", "2"),
+        ("``results/some``", "dsebm on flowers, m = all", "cpu, 2", "1", "7.5", "0.0021"),
+    ]
 
 
 def commands(path: Path) -> Iterator[list[str]]:
