@@ -23,7 +23,8 @@ METHODS = ["sklearn:OneClassSVM", "deep-svdd"]
 
 with tempfile.TemporaryDirectory() as out:
     options = ["--methods", *METHODS, "--classes", "1", "4", "7", "8", "--runs", "1", "--workers", "1", "--out", out]
-    done = subprocess.run([sys.executable, "-m", "bench.table1", *options], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "bench.table1", *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
     cells = pd.read_csv(Path(out) / "cells.csv")
 
 print(done.stdout.partition("\n\n")[0])  # the table; what follows it says how it was made
