@@ -29,10 +29,7 @@ import torch
 from torch import Tensor
 
 from corel import _checks
-
-#: For p = 2: the smallest sum of squares that is used as it is, and the exponents to rescale by otherwise.
-EUCLIDEAN_RANGE = {torch.float32: (2.0**-100, -80, 100), torch.float64: (2.0**-900, -540, 600)}
-
+from corel.persistence.rounding import EUCLIDEAN_RANGE
 
 _at_least_one = _checks.real("numbers of at least 1, and infinity", lambda value: value >= 1)
 
@@ -83,11 +80,11 @@ def _sum_in_order(terms: Tensor) -> Tensor:
 # layouts, and a compiler must not fuse the products and sums.
 @torch.library.custom_op("corel::norm", mutates_args=(), device_types="cpu")
 def _norm(u: Tensor, p: float) -> Tensor:
-    from corel.persistence import _cpu
+    from corel.persistence.kernels.lengths import norms
 
     rows = u.detach().reshape(-1, u.shape[-1]).contiguous()
     out = rows.new_empty(len(rows))
-    _cpu.norms(rows.numpy(), p, out.numpy())
+    norms(rows.numpy(), p, out.numpy())
     return out.view(u.shape[:-1])
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from corel import ConnectivityLoss, death_times
 from corel.loss import connectivity_loss
 from corel.persistence.metric import pairwise_lengths
-from corel.persistence.spanning_tree import reference_merge_edges
+from corel.persistence.reference import reference_merge_edges
 
 NORMS = [1.0, 2.0, math.inf, 3.0]
 

@@ -20,9 +20,9 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import squareform
 
 from corel import death_times, merge_edges
-from corel.persistence import _cpu
+from corel.persistence.kernels import cpu, large_clouds
 from corel.persistence.metric import edge_lengths, pairwise_lengths
-from corel.persistence.spanning_tree import reference_merge_edges
+from corel.persistence.reference import reference_merge_edges
 
 NORMS = [1.0, 2.0, math.inf, 3.0, 1.25]
 DTYPES = [torch.float32, torch.float64]
@@ -140,10 +140,10 @@ def test_batches_and_reference(x, p):
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(clouds(min_points=8, max_points=400), st.sampled_from(NORMS), st.integers(1, 5))
 def test_blocks_change_nothing(x, p, threads):
-    whole, lengths = _cpu.spanning_trees(x, p)
+    whole, lengths = cpu.spanning_trees(x, p)
     tree, deaths = np.empty_like(whole), np.empty_like(lengths)
-    with patch.multiple(_cpu, _BLOCK=max(1, x.numel() // 4), _SMALLEST_BLOCK=2, _LARGE_FOR_THREADS=0):
-        assert _cpu._blocked(x.numpy(), tree, deaths, p, threads)
+    with patch.multiple(cpu, _BLOCK=max(1, x.numel() // 4), _SMALLEST_BLOCK=2, _LARGE_FOR_THREADS=0):
+        assert cpu._tree_in_blocks(x.numpy(), tree, deaths, p, threads)
     assert np.array_equal(tree, whole)
     assert np.array_equal(deaths, lengths)
 
@@ -305,7 +305,7 @@ def test_screening_rules_out_nothing_that_matters(d, dtype, offset):
     x[50:100] = torch.randint(-2, 3, (50, d), generator=generator).to(dtype)
     x[100:120] = x[:20]
     edges, lengths = np.empty(299, np.int64), np.empty(299, x.numpy().dtype)
-    assert _cpu._grow_large(1.0, x.numpy(), 0, 300, 0, 300, edges, lengths)
+    assert large_clouds.tree_of_blocks(1.0, x.numpy(), 0, 300, 0, 300, edges, lengths)
     tree = sorted(zip(lengths.tolist(), edges >> 32, edges & 0xFFFFFFFF, strict=True))
     assert [[i, j] for _, i, j in tree] == reference_merge_edges(x[None], 1.0)[0].tolist()
 

@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from corel.persistence.metric import EUCLIDEAN_RANGE
+from corel.persistence.reference import reference_merge_edges
+from corel.persistence.rounding import EUCLIDEAN_RANGE
 
 #: Clouds of up to this many points are grown by one program each.
 SMALL = 1024
@@ -160,8 +161,6 @@ def merge_edges(points: Tensor, p: float) -> Tensor:
         (B, n − 1, 2) int64, sorted by (length, i, j), i < j.
     """
     if p not in _KINDS:
-        from corel.persistence.spanning_tree import reference_merge_edges
-
         return reference_merge_edges(points, p)
     batch, n, _ = points.shape
     if n == 1 or batch == 0:
