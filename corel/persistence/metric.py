@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from corel import _checks
 from corel.persistence.rounding import EUCLIDEAN_RANGE
@@ -68,7 +69,21 @@ def norm(u: Tensor, p: float = 1.0) -> Tensor:
         return u.abs().amax(-1)
     if p == 1.0:
         return _sum_in_order(u.abs())
-    return _Norm.apply(u, p)
+    if only_backward(u):
+        return _Norm.apply(u, p)
+    return _norm_of_torch_operations(u, p)
+
+
+def only_backward(x: Tensor) -> bool:
+    """Whether no derivative of ``x`` but that of ``backward`` and of the compiler can be asked for.
+
+    A :class:`torch.autograd.Function` serves for these alone: in forward mode (dual tensors, jvp, jacfwd, hessian) it
+    loses tangents, some of them in silence.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    # outside of forward_ad.dual_level(), no tensor has a tangent
+    return forward_ad._current_level < 0 and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 def _sum_in_order(terms: Tensor) -> Tensor:
@@ -131,6 +146,21 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         u, length = ctx.saved_tensors
         return gradient.unsqueeze(-1) * direction(u, length.unsqueeze(-1), ctx.p), None
+
+
+def _norm_of_torch_operations(u: Tensor, p: float) -> Tensor:
+    """The norm for 1 < p < ∞ with derivatives of every order and mode; its value is the operator's, to the last bit."""
+    exact = _norm(u.detach(), p)
+    largest = u.detach().abs().amax(-1, keepdim=True)
+    ratio = u / torch.where((largest > 0) & (largest < math.inf), largest, 1.0)
+    if p == 2.0:
+        total = _sum_in_order(ratio * ratio)
+    else:  # both branches of a derivative of torch.where are evaluated: keep 0 away from the power
+        nonzero = ratio != 0
+        total = _sum_in_order(torch.where(nonzero, torch.where(nonzero, ratio, 1.0).abs() ** p, 0.0))
+    positive = total > 0
+    length = largest.squeeze(-1) * torch.where(positive, total, 1.0) ** (1.0 / p)
+    return exact + torch.where(positive & (exact < math.inf), length - length.detach(), 0.0)
 
 
 def direction(u: Tensor, length: Tensor, p: float) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from corel import _checks
-from corel.persistence.metric import check_p, edge_lengths
+from corel.persistence.metric import check_p, edge_lengths, only_backward
 from corel.persistence.reference import reference_merge_edges
 
 _COMPUTED, _STRIDED = _checks.COMPUTED, _checks.STRIDED
@@ -124,12 +124,16 @@ def check_points(points: Tensor, name: str = "points", shape: str = "(…, n, d)
 
 
 def is_plain_cpu(points: Tensor) -> bool:
-    """Whether ``points`` is memory that a kernel may read: on the CPU, not traced by a compiler, not under vmap."""
+    """Whether the kernels of the CPU may take ``points``: plain memory, and nothing to differentiate but backward.
+
+    Tensors that a compiler traces, that torch.func has wrapped (vmap, jvp, …) or that may carry the tangents of forward
+    mode go through torch operations.
+    """
     return (
         points.is_cpu
         and not torch.compiler.is_compiling()
         and type(points) in (Tensor, torch.nn.Parameter)
-        and not torch._C._functorch.is_functorch_wrapped_tensor(points)
+        and only_backward(points)
     )
 
 

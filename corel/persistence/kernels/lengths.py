@@ -120,7 +120,7 @@ _advance_inf = _make_advance(_maximum)
 
 @njit(nogil=True, error_model="numpy")
 def _advance_p(tiles, vertex, key, near, count, name, p):
-    """:func:`advance` for any other p. Powers are slow: they are computed only where no lower bound excludes an edge."""
+    """:func:`advance` for any other p. Powers are slow, and computed only where no lower bound excludes an edge."""
     real = key.dtype.type
     d = vertex.size
     total, largest = np.empty(LANES, key.dtype), np.empty(LANES, key.dtype)

@@ -58,7 +58,8 @@ for element, kind in (("fp32", 1), ("fp32", 2), ("fp64", 0), ("fp64", 2)):
     pointer = "*" + element
     fixed = {"smallest": 2.0**-100, "down": 2.0**-80, "up": 2.0**100, "KIND": kind, "DOUBLE": element == "fp64"}
     for kernel, signature, sizes in (
-        (triton_kernels._prim_kernel, {"points": pointer, "edges": "*i64", "lengths": pointer, "ranks": "*i32"}, {"BLOCK": 128}),
+        (triton_kernels._prim_kernel,
+         {"points": pointer, "edges": "*i64", "lengths": pointer, "ranks": "*i32"}, {"BLOCK": 128}),
         (triton_kernels._nearest_outside_kernel,
          {"columns": pointer, "component": "*i64", "rows": "*i64", "count": "*i64", "best_length": pointer,
           "best_vertex": "*i64"}, {"ROWS": 32, "COLUMNS": 128}),
