@@ -6,20 +6,21 @@ import dataclasses
 import hashlib
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from corel import _checks
 from corel._device import resolve_device
-from corel._memory import reuse_freed_memory
+from corel._memory import keep_freed_memory
 from corel.autoencoder import IMAGE_SIZE, Autoencoder
 from corel.checkpoint import Checkpoint, check_path
 from corel.persistence.spanning_tree import death_times
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Columns of the history that are measured at every iteration.
 MEASURES = ("reconstruction", "connectivity", "alpha", "epsilon", "beta")
@@ -118,6 +119,8 @@ def train_autoencoder(
     FloatingPointError
         If the loss or the codes are no longer finite.
     """
+    from tqdm.auto import tqdm
+
     settings = _Settings(eta, lam, branches, branch_dim, batch_size, lr, reduction, seed)
     epochs = _checks.count("epochs", epochs)
     path, where = check_path("checkpoint", checkpoint), resolve_device(device)
@@ -127,7 +130,9 @@ def train_autoencoder(
         raise ValueError(f"images: got {len(array)}, fewer than batch_size = {settings.batch_size}")
     state = Checkpoint(path, "" if path is None else _key(settings, array))
     gpus = range(torch.cuda.device_count()) if where.type == "cuda" else ()
-    with torch.random.fork_rng(devices=gpus), reuse_freed_memory():
+    keep_freed_memory()
+    # whatever the caller has switched off: a training needs gradients
+    with torch.random.fork_rng(devices=gpus), torch.inference_mode(False), torch.enable_grad():
         trainer = _Trainer(settings, where)
         start = trainer.load(state)
         if start > epochs:
@@ -148,10 +153,10 @@ class _Trainer:
 
     def __init__(self, settings: _Settings, device: torch.device) -> None:
         self.settings = settings
-        torch.default_generator.manual_seed(settings.seed)  # weights are drawn on the CPU, whatever the device
-        self.model = (
-            Autoencoder(settings.branches, settings.branch_dim).to(device).to(memory_format=torch.channels_last)
-        )
+        torch.default_generator.manual_seed(settings.seed)
+        # weights are drawn on the CPU, whatever the device: the seed then gives the same ones everywhere
+        model = Autoencoder(settings.branches, settings.branch_dim, device="cpu", dtype=torch.float32)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
         self.measured: list[Tensor] = []
         self.seconds: list[float] = []
@@ -211,6 +216,8 @@ class _Trainer:
             return torch.cat([torch.stack([reconstruction.detach(), connectivity.detach()]), spread])
 
     def history(self, steps: int) -> pd.DataFrame:
+        import pandas as pd
+
         values = torch.cat(self.measured).double().numpy()
         frame = pd.DataFrame(values, columns=list(MEASURES))
         frame.insert(0, "epoch", np.arange(len(values)) // steps + 1)
@@ -248,9 +255,10 @@ class _Batches:
 
 
 def _permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of images in an epoch: a function of the seed and the epoch alone, so that no state is to be kept."""
+    """The order of images in an epoch. It depends on n, seed and epoch alone: a checkpoint need not hold its state."""
     digest = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()
-    return torch.randperm(n, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
+    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.randperm(n, generator=generator, dtype=torch.int64, device="cpu")
 
 
 def _show(bar: Any, row: Tensor) -> None:

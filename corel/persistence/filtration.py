@@ -90,7 +90,7 @@ def edge_order(lengths: Tensor, max_length: float) -> EdgeOrder:
     """
     n = len(lengths)
     check_edges(n)
-    i, j = torch.triu_indices(n, n, 1, device=lengths.device)
+    i, j = torch.triu_indices(n, n, 1, dtype=torch.int64, device=lengths.device)
     value = lengths[i, j]
     # triu_indices is sorted by (i, j), and so are, with a stable sort, edges of one length
     value, order = value.sort(stable=True)
@@ -101,9 +101,9 @@ def edge_order(lengths: Tensor, max_length: float) -> EdgeOrder:
     rank = rises.cumsum(0)
     levels = 1 + int(rank[-1]) if m else 1
 
-    place = torch.full((n, n), m, device=lengths.device)
-    level = torch.full((n, n), levels, device=lengths.device)
-    place[i, j] = place[j, i] = torch.arange(m, device=lengths.device)
+    place = torch.full((n, n), m, dtype=torch.int64, device=lengths.device)
+    level = torch.full((n, n), levels, dtype=torch.int64, device=lengths.device)
+    place[i, j] = place[j, i] = torch.arange(m, dtype=torch.int64, device=lengths.device)
     level[i, j] = level[j, i] = rank
     place.fill_diagonal_(-1)
     level.fill_diagonal_(0)
@@ -140,8 +140,8 @@ def vietoris_rips_filtration(order: EdgeOrder, max_dim: int) -> list[Simplices]:
         If a dimension has more than ``MAX_SIMPLICES`` simplices, before they are built.
     """
     n = len(order.place)
-    vertices = torch.arange(n, device=order.place.device).unsqueeze(1)
-    place = torch.full((n,), -1, device=vertices.device)
+    vertices = torch.arange(n, dtype=torch.int64, device=order.place.device).unsqueeze(1)
+    place = torch.full((n,), -1, dtype=torch.int64, device=vertices.device)
     filtration = [Simplices(vertices, torch.zeros_like(place), vertices.expand(n, 2))]
     absent = len(order.edges)
     # upward[u, v]: an edge with u < v

@@ -194,7 +194,7 @@ def edge_lengths(points: Tensor, edges: Tensor, p: float = 1.0) -> Tensor:
     *lead, n, d = points.shape
     m = edges.shape[-2]
     clouds = points.reshape(math.prod(lead) * n, d)
-    offset = torch.arange(math.prod(lead), device=points.device).view(*lead, 1, 1) * n
+    offset = torch.arange(math.prod(lead), dtype=torch.int64, device=points.device).view(*lead, 1, 1) * n
     # one gather for both ends, and as indexing: its backward adds in a fixed order on every device
     ends = clouds[(edges + offset).reshape(-1)].view(*lead, m, 2, d)
     return norm(ends[..., 0, :] - ends[..., 1, :], p)

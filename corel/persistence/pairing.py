@@ -65,7 +65,9 @@ def pairs_of_forest(n: int, edges: Tensor) -> Pairs:
 def pairs_of_boundary(n: int, edges: Tensor) -> Pairs:
     """Dimension 0 by reduction of the boundary matrix of the edges; parameters as for :func:`pairs_of_forest`."""
     m = len(edges)
-    matrix = SparseColumns(torch.arange(m, device=edges.device), edges.new_full((m,), 2), edges.flatten())
+    matrix = SparseColumns(
+        torch.arange(m, dtype=torch.int64, device=edges.device), edges.new_full((m,), 2), edges.flatten()
+    )
     reduce(matrix)
     filling = matrix.low >= 0
     essential = torch.ones(n, dtype=torch.bool, device=edges.device)
@@ -119,7 +121,7 @@ class Coboundary:
     def earliest_cofaces(self, vertices: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """The vertex that completes each simplex to its earliest coface, and the level of that coface."""
         n = len(self.order.place)
-        apex = torch.arange(n, device=vertices.device)
+        apex = torch.arange(n, dtype=torch.int64, device=vertices.device)
         # level and apex in one number; a vertex of the simplex itself must never be the least
         code = self.order.level * n
         code.fill_diagonal_(self.order.levels * n)
@@ -165,7 +167,7 @@ class Coboundary:
     def columns(self, vertices: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """Columns of simplices as (count, rows), as :class:`SparseColumns` takes them."""
         n = len(self.order.place)
-        apex = torch.arange(n, device=vertices.device)
+        apex = torch.arange(n, dtype=torch.int64, device=vertices.device)
         rows = max(1, _CHUNK // n)
         counts, entries = [level.new_empty(0)], [level.new_empty(0)]
         for first in range(0, len(vertices), rows):

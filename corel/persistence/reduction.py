@@ -114,7 +114,7 @@ def reduce(matrix: SparseColumns) -> None:
 
 
 def _iota(length: int, like: Tensor) -> Tensor:
-    return torch.arange(length, device=like.device)
+    return torch.arange(length, dtype=torch.int64, device=like.device)
 
 
 def _last(rows: Tensor, end: Tensor, count: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ def reference_merge_edges(points: Tensor, p: float) -> Tensor:
         (B, n − 1, 2) int64, sorted by (length, i, j), i < j.
     """
     batch, n, _ = points.shape
-    cloud = torch.arange(batch, device=points.device)
-    vertex = torch.arange(n, device=points.device)
+    cloud = torch.arange(batch, dtype=torch.int64, device=points.device)
+    vertex = torch.arange(n, dtype=torch.int64, device=points.device)
     newest = torch.zeros(batch, dtype=torch.int64, device=points.device)
     inside = torch.zeros(batch, n, dtype=torch.bool, device=points.device)
     # for each vertex outside the tree, its least edge into the tree

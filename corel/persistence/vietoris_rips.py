@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -156,7 +157,7 @@ def _spanning_forest(order: EdgeOrder) -> Tensor:
     n = len(order.place)
     i, j = order.edges.cpu().numpy().T
     # by place in the order, which is unique, and never 0: a 0 would be no edge
-    weights = torch.arange(1, 1 + len(order.edges)).numpy()
+    weights = np.arange(1, 1 + len(order.edges))
     forest = minimum_spanning_tree(coo_array((weights, (i, j)), shape=(n, n)).tocsr())
     place = torch.from_numpy(forest.data).long().sort().values - 1
     return order.edges[place.to(order.edges.device)]

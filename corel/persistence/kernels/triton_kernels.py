@@ -202,7 +202,7 @@ def boruvka(points: Tensor, p: float, rows_per_program: int = 32, columns_per_st
     n, d = points.shape
     device = points.device
     columns = points.T.contiguous()
-    vertex = torch.arange(n, device=device)
+    vertex = torch.arange(n, dtype=torch.int64, device=device)
     component = vertex.clone()
     best_length = torch.empty(n, dtype=points.dtype, device=device)
     best_vertex = vertex.clone()  # a point is never outside of its own component: all look in the first round
