@@ -43,8 +43,11 @@ def vr_persistence(
     points
         (n, d) floating point, finite, n ≥ 1, d ≥ 1; float16 and bfloat16 are computed in float32.
     distances
-        In place of ``points``: (n, n) floating point, symmetric, with a zero diagonal, non-negative. ∞ means that two
-        points are never joined. No triangle inequality is asked for.
+        In place of ``points``: (n, n) floating point, n ≥ 1, non-negative, symmetric and zero on the diagonal. ∞ means
+        that two points are never joined. The triangle inequality need not hold. Lengths are those above the diagonal;
+        those below it and on it may deviate, as rounding makes them do in ``torch.cdist(x, x)``, by up to 4 √ϵ times
+        the largest finite length, ϵ being the machine epsilon of the dtype that is computed in, or by up to the machine
+        epsilon of float16 or bfloat16, if given these, times that length.
     p
         Norm of ``points``, 1 ≤ p ≤ ∞.
     max_dim
@@ -108,7 +111,7 @@ def vr_persistence(
         all_pairs = [pairs_of_forest(n, edges)]
     else:
         check_edges(n)
-        lengths = source.detach() if distances is not None else pairwise_lengths(source.detach(), p)
+        lengths = _mirrored(source.detach()) if distances is not None else pairwise_lengths(source.detach(), p)
         order = edge_order(lengths, enclosing_radius(lengths) if max_length is None else max_length)
         all_pairs = _pairs(order, max_dim, tree)
 
@@ -189,19 +192,37 @@ def _check_cloud(points: Tensor) -> Tensor:
 
 
 def _check_distances(distances: Tensor) -> Tensor:
+    """Return a matrix of distances in float32 or float64, or raise what :func:`vr_persistence` says."""
+    given = distances
     distances = _checks.check_floating("distances", distances)
     if distances.dim() != 2 or distances.shape[0] != distances.shape[1] or not len(distances):
         raise ValueError(f"distances: got shape {tuple(distances.shape)}; accepted is (n, n), n ≥ 1")
-    checked = distances.detach()
-    for wrong, what in (
-        (checked.isnan(), "NaN"),
-        (checked < 0, "a negative length"),
-        (checked != checked.T, "two different lengths for one pair"),
-        (torch.diag(checked.diagonal() != 0), "a point that is not at distance 0 from itself"),
-    ):
+    lengths = distances.detach()
+    for wrong, what in ((lengths.isnan(), "NaN"), (lengths < 0, "a negative length")):
         if wrong.any():
             i, j = wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"distances: got {what} at ({i}, {j}); accepted are symmetric lengths ≥ 0, zero on the diagonal"
-            )
+            raise ValueError(f"distances: got {what} at ({i}, {j}); accepted are lengths ≥ 0, and infinity")
+    # torch.cdist takes roots of differences of squares: a squared length is wrong by a few ϵ times the largest square
+    largest = float(torch.where(lengths < math.inf, lengths, 0.0).max())
+    rounding = largest * max(4 * math.sqrt(torch.finfo(lengths.dtype).eps), torch.finfo(given.dtype).eps)
+    wrong = (lengths != lengths.T) & ~((lengths - lengths.T).abs() <= rounding)
+    if wrong.any():
+        i, j = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"distances: got {lengths[i, j]:.9g} at ({i}, {j}) but {lengths[j, i]:.9g} at ({j}, {i}), more than "
+            f"rounding apart ({rounding:.2g}); accepted are symmetric ones, such as (distances + distances.T) / 2"
+        )
+    wrong = lengths.diagonal() > rounding
+    if wrong.any():
+        i = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"distances: got {lengths[i, i]:.9g} at ({i}, {i}), more than rounding ({rounding:.2g}); "
+            "accepted is 0 on the diagonal, as after distances.fill_diagonal_(0)"
+        )
     return distances
+
+
+def _mirrored(lengths: Tensor) -> Tensor:
+    """The symmetric matrix with the same lengths above the diagonal, and 0 on it."""
+    above = lengths.triu(1)
+    return above + above.T

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from scipy.cluster.hierarchy import linkage
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import squareform
+from torch.autograd import forward_ad
 
 from corel import death_times, merge_edges
 from corel.persistence.kernels import cpu, large_clouds
@@ -277,6 +278,34 @@ def test_torch_func(p):
     by_func = torch.func.vmap(torch.func.grad(lambda x: death_times(x, p).sum()))(x)
     x.requires_grad_()
     torch.testing.assert_close(by_func, torch.autograd.grad(death_times(x, p).sum(), x)[0])
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_forward_mode(p):
+    x, tangent = torch.randn(2, 3, 7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    jacobian = torch.autograd.functional.jacobian(lambda x: death_times(x, p), x)
+    expected = torch.tensordot(jacobian, tangent, 3)
+    torch.testing.assert_close(torch.func.jvp(lambda x: death_times(x, p), (x,), (tangent,))[1], expected)
+    for primal in (x, x.clone().requires_grad_()):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(primal, tangent)
+            assert torch.equal(merge_edges(dual, p), merge_edges(x, p))
+            deaths, derivative = forward_ad.unpack_dual(death_times(dual, p))
+        assert torch.equal(deaths, death_times(x, p))
+        assert derivative is not None
+        torch.testing.assert_close(derivative, expected)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_second_derivatives_in_every_mode(p):
+    def energy(x: torch.Tensor) -> torch.Tensor:
+        return death_times(x, p).square().sum()
+
+    x = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = torch.autograd.functional.hessian(energy, x)
+    for outer in (torch.func.jacfwd, torch.func.jacrev):
+        for inner in (torch.func.jacfwd, torch.func.jacrev):
+            torch.testing.assert_close(outer(inner(energy))(x), expected)
 
 
 def test_one_point_and_empty_batch():
