@@ -80,7 +80,7 @@ def train_autoencoder(
     images
         (n, 3, 32, 32), uint8 (scaled to [0, 1]) or floating point in [0, 1]; may be memory-mapped.
     eta
-        The length η that deaths are drawn to.
+        The length η that death times are to have.
     lam
         Weight λ of the connectivity loss; 0 trains for reconstruction alone.
     branches, branch_dim
@@ -88,7 +88,7 @@ def train_autoencoder(
     epochs
         Passes over the images.
     batch_size
-        Images per batch, b: also the size of the clouds whose connectivity is controlled.
+        Images per batch, b. Their codes are the point clouds whose connectivity is controlled.
     lr
         Learning rate.
     reduction
@@ -100,9 +100,9 @@ def train_autoencoder(
     progress
         Show a progress bar on standard error with both losses and α̂, ε̂, β̂.
     checkpoint
-        A file to keep the state in after each epoch. A training that was killed goes on from it, on the CPU to the
-        same weights bit for bit; one that was finished is loaded, or continued where ``epochs`` is larger now. A file
-        of other images or settings is replaced.
+        A file in which the state is saved after each epoch. A training that was killed continues from there; on the
+        CPU, to the same weights bit for bit. A finished training is loaded, and continued if ``epochs`` is larger now.
+        A file of other images or settings is replaced.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def train_autoencoder(
     state = Checkpoint(path, "" if path is None else _key(settings, array))
     gpus = range(torch.cuda.device_count()) if where.type == "cuda" else ()
     keep_freed_memory()
-    # whatever the caller has switched off: a training needs gradients
+    # a training needs gradients, even if the caller has switched them off
     with torch.random.fork_rng(devices=gpus), torch.inference_mode(False), torch.enable_grad():
         trainer = _Trainer(settings, where)
         start = trainer.load(state)
@@ -149,7 +149,7 @@ def train_autoencoder(
 
 
 class _Trainer:
-    """Model, optimiser and what was measured so far."""
+    """Model, optimiser and measurements of a training in progress."""
 
     def __init__(self, settings: _Settings, device: torch.device) -> None:
         self.settings = settings
@@ -211,7 +211,7 @@ class _Trainer:
         with torch.no_grad():
             if deaths.shape[1] == 0:
                 spread = deaths.new_zeros(3)
-            else:  # deaths come in order
+            else:  # the deaths of each branch are sorted
                 spread = torch.stack([deaths[:, 0].mean(), deaths.mean(), deaths[:, -1].mean()])
             return torch.cat([torch.stack([reconstruction.detach(), connectivity.detach()]), spread])
 
@@ -239,7 +239,7 @@ class _Batches:
         return len(self.images)
 
     def place(self, order: Tensor) -> Tensor:
-        """Indices where the images are: copied once an epoch, since each copy would wait for the GPU."""
+        """Move indices to the device of the images: once an epoch, since each copy waits for the GPU."""
         return order if self.resident is None else order.to(self.device)
 
     def take(self, indices: Tensor) -> Tensor:
@@ -249,7 +249,7 @@ class _Batches:
             batch = torch.from_numpy(self.images[indices.numpy()])
             if self.device.type == "cuda":
                 batch = batch.pin_memory().to(self.device, non_blocking=True)
-        # convolutions of this network are faster on channels-last memory, on the CPU and on GPUs
+        # the convolutions of this network are faster in the channels-last memory format, on CPUs and on GPUs
         scale = 255.0 if batch.dtype == torch.uint8 else 1.0
         return batch.to(torch.float32, memory_format=torch.channels_last).div_(scale)
 
@@ -304,5 +304,5 @@ def fingerprint(images: np.ndarray) -> str:
 
 
 def _key(settings: _Settings, images: np.ndarray) -> str:
-    """Everything that shapes the training but its length."""
+    """A digest of everything that the training depends on, except the number of epochs."""
     return hashlib.sha256(f"{dataclasses.astuple(settings)} {fingerprint(images)}".encode()).hexdigest()

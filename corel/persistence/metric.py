@@ -45,7 +45,7 @@ def check_p(p: float) -> float:
     ValueError
         If ``p`` is below 1 or NaN: ‖·‖p is then no norm. Infinity is accepted.
     """
-    if type(p) is float and p >= 1.0:  # nearly always: a small cloud is fast
+    if type(p) is float and p >= 1.0:  # the usual case, without another call: those cost time where clouds are small
         return p
     return float(_at_least_one("p", p))
 
@@ -87,12 +87,12 @@ def only_backward(x: Tensor) -> bool:
 
 
 def _sum_in_order(terms: Tensor) -> Tensor:
-    # torch.sum may add in any order, and does
+    # torch.sum adds in an order that it does not promise
     return reduce(add, terms.unbind(-1))
 
 
-# Roots and powers are an operator of their own: on the CPU, torch rounds neither like the hardware nor alike for all
-# layouts, and a compiler must not fuse the products and sums.
+# Roots and powers are a custom operator: on the CPU, torch's own are rounded in different ways for different memory
+# layouts, and torch.compile could fuse products and sums.
 @torch.library.custom_op("corel::norm", mutates_args=(), device_types="cpu")
 def _norm(u: Tensor, p: float) -> Tensor:
     from corel.persistence.kernels.lengths import norms
@@ -129,7 +129,7 @@ def _(info: object, in_dims: tuple[int | None, ...], u: Tensor, p: float) -> tup
 
 
 class _Norm(torch.autograd.Function):
-    """The operator with its derivative, in the form that torch.func can transform too."""
+    """The operator with its derivative for backward, in the form that torch.compile can trace too."""
 
     generate_vmap_rule = True
 
@@ -155,7 +155,7 @@ def _norm_of_torch_operations(u: Tensor, p: float) -> Tensor:
     ratio = u / torch.where((largest > 0) & (largest < math.inf), largest, 1.0)
     if p == 2.0:
         total = _sum_in_order(ratio * ratio)
-    else:  # both branches of a derivative of torch.where are evaluated: keep 0 away from the power
+    else:  # torch.where differentiates both of its branches: the derivative of the power at 0 must not be computed
         nonzero = ratio != 0
         total = _sum_in_order(torch.where(nonzero, torch.where(nonzero, ratio, 1.0).abs() ** p, 0.0))
     positive = total > 0
@@ -168,7 +168,7 @@ def direction(u: Tensor, length: Tensor, p: float) -> Tensor:
     ratio = u / torch.where(length > 0, length, 1.0)
     if p == 2.0:
         return ratio
-    # both branches of a derivative of torch.where are evaluated: keep 0 away from the power
+    # torch.where differentiates both of its branches: the derivative of the power at 0 must not be computed
     nonzero = ratio != 0
     power = torch.where(nonzero, ratio, 1.0).abs() ** (p - 1.0)
     return torch.where(nonzero, power, 0.0) * ratio.sign()
@@ -195,7 +195,7 @@ def edge_lengths(points: Tensor, edges: Tensor, p: float = 1.0) -> Tensor:
     m = edges.shape[-2]
     clouds = points.reshape(math.prod(lead) * n, d)
     offset = torch.arange(math.prod(lead), dtype=torch.int64, device=points.device).view(*lead, 1, 1) * n
-    # one gather for both ends, and as indexing: its backward adds in a fixed order on every device
+    # Both ends are gathered at once, by indexing: its backward adds in a fixed order on every device.
     ends = clouds[(edges + offset).reshape(-1)].view(*lead, m, 2, d)
     return norm(ends[..., 0, :] - ends[..., 1, :], p)
 

@@ -11,7 +11,7 @@ from corel.persistence.metric import norm
 
 
 def reference_merge_edges(points: Tensor, p: float) -> Tensor:
-    """Prim's algorithm for a batch of clouds in torch operations: slow, and plain enough to be believed.
+    """Prim's algorithm for a batch of clouds in torch operations: slow, but easy to verify.
 
     Parameters
     ----------

@@ -80,12 +80,12 @@ def death_times(points: Tensor, p: float = 1.0) -> Tensor:
             return _DeathTimes.apply(points, p)
         return torch.from_numpy(cpu_kernels().spanning_trees(points, p)[1])
     lengths = edge_lengths(points, _merge_edges(points.detach(), p), p)
-    # roots and powers may round differently in a kernel of a GPU and in torch there: keep the promise of order
+    # on a GPU, roots and powers in torch and in the kernel that found the order may be rounded in different ways
     return lengths if p in (1.0, math.inf) else lengths.sort(-1).values
 
 
 class _DeathTimes(torch.autograd.Function):
-    """Death times on the CPU with a fused backward; a second backward goes through torch operations."""
+    """Death times on the CPU with their gradient in one kernel; second derivatives are left to torch operations."""
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, p: float) -> Tensor:
@@ -113,7 +113,7 @@ def check_points(points: Tensor, name: str = "points", shape: str = "(…, n, d)
     name, shape
         What errors call the argument, and the shape that they say is accepted.
     """
-    # what nearly always holds is looked at first, and here: for a small cloud, a call of a function is long
+    # the usual case is recognised here, since calling check_floating would cost noticeable time where clouds are small
     if not (isinstance(points, Tensor) and points.dtype in _COMPUTED and points.layout is _STRIDED) or points.is_meta:
         points = _checks.check_floating(name, points)
     if points.dim() < 2:

@@ -58,7 +58,7 @@ def vr_persistence(
         alive beyond it.
     algorithm
         ``"reduction"``: Algorithm 3 of the paper in every dimension; of the boundary matrix in dimension 0, and above
-        of its mirror image, the coboundary matrix, which has the same pairs at a small part of the cost.
+        of the coboundary matrix, which has the same pairs and takes far less work.
         ``"spanning-tree"``: dimension 0 as a minimum spanning tree; from points in O(n) memory.
         ``"auto"``: the spanning tree in dimension 0, the reduction above.
 
@@ -139,7 +139,7 @@ def _pairs(order: EdgeOrder, max_dim: int, tree: bool) -> list[Pairs]:
     """The pairs of each dimension."""
     n = len(order.place)
     if max_dim > 0:
-        Coboundary(order, max_dim)  # an impossible dimension must not cost the ones below it
+        Coboundary(order, max_dim)  # raises for a dimension that is too high, before work is spent on lower ones
     all_pairs = [pairs_of_forest(n, _spanning_forest(order)) if tree else pairs_of_boundary(n, order.edges)]
     if max_dim == 0:
         return all_pairs
@@ -159,7 +159,7 @@ def _spanning_forest(order: EdgeOrder) -> Tensor:
 
     n = len(order.place)
     i, j = order.edges.cpu().numpy().T
-    # by place in the order, which is unique, and never 0: a 0 would be no edge
+    # weighted by their places in the order, which are all different; from 1, since scipy takes a 0 for no edge
     weights = np.arange(1, 1 + len(order.edges))
     forest = minimum_spanning_tree(coo_array((weights, (i, j)), shape=(n, n)).tocsr())
     place = torch.from_numpy(forest.data).long().sort().values - 1
@@ -178,7 +178,7 @@ _length = _checks.optional(_checks.real("numbers of at least 0, and None", lambd
 
 def _check_max_length(max_length: float | Tensor | None) -> float | None:
     if isinstance(max_length, Tensor) and max_length.dim() == 0 and not max_length.is_meta:
-        max_length = max_length.item()  # a death time of another cloud, say
+        max_length = max_length.item()  # such as a death time of another cloud
     return _length("max_length", max_length)
 
 

@@ -25,16 +25,14 @@ import torch
 import corel
 points = torch.tensor([[0.0], [1.0], [3.0]], requires_grad=True)
 corel.death_times(points).sum().backward()
-corel.ConnectivityLoss()(points).backward()
-corel.death_times(points, 2.0)
-print([corel.BallCount(1.0, p=p).fit(points).score_samples(points).tolist() for p in (1.0, 2.0, float("inf"))])
+print(points.grad.flatten().tolist(), corel.BallCount(1.0).fit(points).score_samples(points).tolist())
 """
 
 
 def test_everything_runs_where_no_machine_code_can_be_kept():
     run = subprocess.run([sys.executable, "-c", NOWHERE], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout == f"{[[2.0, 2.0, 1.0]] * 3}\n"
+    assert run.stdout == "[-1.0, 0.0, 1.0] [2.0, 2.0, 1.0]\n"
 
 
 def test_no_other_function_asks_numba_for_its_cache():
