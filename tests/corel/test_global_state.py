@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 
@@ -36,7 +37,7 @@ def changed(request: pytest.FixtureRequest) -> Iterator[None]:
             torch.set_default_device("meta")  # a tensor that lands there by mistake has no numbers
         if request.param == "no gradients":
             torch.set_grad_enabled(False)
-        with torch.inference_mode(request.param == "inference"):
+        with torch.inference_mode() if request.param == "inference" else contextlib.nullcontext():
             yield
     finally:
         torch.set_default_dtype(dtype)

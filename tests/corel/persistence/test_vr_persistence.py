@@ -325,9 +325,7 @@ def test_gradients_with_respect_to_points(p, algorithm):
 @pytest.mark.parametrize("d", [2, 10, 160])
 def test_distances_of_cdist(d, dtype):
     points = torch.randn(60, d, dtype=dtype, generator=torch.Generator().manual_seed(0))
-    distances = torch.cdist(
-        points, points
-    )  # of more than 25 points by products of matrices: not exact
+    distances = torch.cdist(points, points)  # of more than 25 points by products of matrices: not exact
     above = distances.triu(1)
     for algorithm in ("auto", "reduction"):
         for one, other in zip(
