@@ -128,7 +128,7 @@ class ADT(NeuralMethod):
     version = 3
     profiles: ClassVar = {
         "paper": ADTSettings(),
-        "quick": ADTSettings(width=1, downsample=4, epochs=1),
+        "quick": ADTSettings(width=1, downsample=8, epochs=1, batch_size=256, lr=2e-3),
     }
 
     def fit(self, features: np.ndarray) -> Self:
@@ -189,8 +189,8 @@ class ADT(NeuralMethod):
 
     @property
     def _images_at_a_time(self) -> int:
-        """As many as have activations of some tens of megabytes under all transformations."""
-        return 2 * self.settings.downsample**2
+        """One image of 32×32 pixels, under all transformations, keeps activations close to the size of a cache."""
+        return self.settings.downsample**2
 
     def _log_probabilities(self, images: Tensor) -> Tensor:
         """Log-softmax of every image under every transformation: (b, 3, side, side) → (b, 72, 72) float64.

@@ -154,7 +154,7 @@ class DAGMM(NeuralMethod):
     version = 2
     profiles: ClassVar = {
         "paper": DAGMMSettings(),
-        "quick": DAGMMSettings(filters=(16, 32, 64), epochs=10, batch_size=32),
+        "quick": DAGMMSettings(filters=(16, 32, 64), epochs=5, batch_size=32),
     }
 
     def fit(self, features: np.ndarray) -> Self:
@@ -187,10 +187,11 @@ class DAGMM(NeuralMethod):
         if as_code:
             self._mixture = Mixture(*(part.cpu() for part in net.last_mixture))
             return self
-        z = self.encode(features)
-        with standard_torch(), torch.no_grad(), self._autocast():
-            memberships = net.estimation(torch.from_numpy(z).to(self.device)).cpu()
-        self._mixture = Mixture.estimate(torch.from_numpy(z).double(), memberships.double())
+        z = torch.from_numpy(self.encode(features))
+        with standard_torch(), torch.no_grad():
+            with self._autocast():
+                memberships = net.estimation(z.to(self.device)).cpu()
+            self._mixture = Mixture.estimate(z.double(), memberships.double())
         if not all(bool(torch.isfinite(part).all()) for part in self._mixture):
             raise NonFiniteLossError("dagmm: the mixture of the training images is not finite")
         return self
@@ -205,8 +206,11 @@ class DAGMM(NeuralMethod):
             If no energy is finite: the training has diverged.
         """
         z = torch.from_numpy(self.encode(features))
-        as_code = self.settings.mixture == "code"
-        scores = -(self._mixture.code_energy(z) if as_code else self._mixture.energy(z.double())).double().numpy()
+        with standard_torch():
+            if self.settings.mixture == "code":
+                scores = -self._mixture.code_energy(z).double().numpy()
+            else:
+                scores = -self._mixture.energy(z.double()).numpy()
         finite = np.isfinite(scores)
         if not finite.any():
             raise NonFiniteLossError(f"dagmm: none of {len(scores)} energies is finite")

@@ -1,4 +1,4 @@
-"""The DCGAN-style convolutional networks that OC-SVM (CAE), DSEBM and DAGMM share, with Keras's conventions."""
+"""The DCGAN-style networks and settings that OC-SVM (CAE), DSEBM and DAGMM share, with Keras's conventions."""
 
 from __future__ import annotations
 

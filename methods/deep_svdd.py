@@ -170,8 +170,8 @@ class DeepSVDD(NeuralMethod):
         "quick": DeepSVDDSettings(
             filters=(8, 16, 32),
             representation_dim=32,
-            pretraining_epochs=8,
-            epochs=8,
+            pretraining_epochs=2,
+            epochs=6,
             batch_size=20,
             pretraining_lr=1e-3,
             lr=1e-3,

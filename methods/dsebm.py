@@ -46,9 +46,10 @@ class DSEBM(NeuralMethod):
     """Deep structured energy model: reconstructs images from noisy ones by a step down the energy; scores −E(x)."""
 
     name = "dsebm"
+    version = 2
     profiles: ClassVar = {
         "paper": DSEBMSettings(),
-        "quick": DSEBMSettings(representation=64, filters=(8, 16, 32), epochs=15, batch_size=32),
+        "quick": DSEBMSettings(representation=64, filters=(8, 16, 32), epochs=7, batch_size=32, lr=3e-3),
     }
 
     def fit(self, features: np.ndarray) -> Self:

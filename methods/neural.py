@@ -82,21 +82,22 @@ def as_float(images: np.ndarray, device: torch.device) -> Tensor:
 
 @contextlib.contextmanager
 def standard_torch() -> Iterator[None]:
-    """Run a block under PyTorch's standard global settings, and restore those found.
+    """Run a block under standard global settings of PyTorch, and restore those found.
 
-    Default dtype float32, default device CPU, gradients enabled, matrix products and convolutions in full float32
-    (no TF32), deterministic convolutions. User code in the same process may have changed any of these.
+    Default dtype float32, gradients enabled, no autocast, matrix products and convolutions in full float32 (no TF32),
+    deterministic convolutions. User code in the same process may have changed any of these. The default device is not
+    touched, because the mode that sets it slows every call: tensors are created with a device.
     """
     dtype, products = torch.get_default_dtype(), torch.get_float32_matmul_precision()
     torch.set_default_dtype(torch.float32)
     if products != "highest":
         torch.set_float32_matmul_precision("highest")
     try:
-        with (
-            torch.device("cpu"),
-            torch.enable_grad(),
-            torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
-        ):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
+            for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
+                stack.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
         torch.set_default_dtype(dtype)
@@ -116,7 +117,7 @@ class NeuralMethod(OneClassMethod):
 
     def _build(self, make: Callable[[], _Net]) -> _Net:
         """Make a network with weights drawn from the method's seed, the same for every device."""
-        with standard_torch(), torch.random.fork_rng(devices=[]):
+        with standard_torch(), torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
             return make().to(self.device)
 
@@ -192,7 +193,8 @@ class NeuralMethod(OneClassMethod):
             for epoch in shown:
                 # All that is random in an epoch follows from its number: a resumed training needs no random state.
                 torch.default_generator.manual_seed(hash_seed(self.seed, phase, epoch))
-                for batch in torch.randperm(len(features) if samples is None else samples).split(settings.batch_size):
+                order = torch.randperm(len(features) if samples is None else samples, device="cpu")
+                for batch in order.split(settings.batch_size):
                     with self._autocast():
                         value = loss(batch.to(self.device))
                     if check_finite and not torch.isfinite(value):

@@ -42,9 +42,10 @@ class OCSVMCAE(NeuralMethod):
     """
 
     name = "ocsvm-cae"
+    version = 2
     profiles: ClassVar = {
         "paper": OCSVMCAESettings(),
-        "quick": OCSVMCAESettings(representation=64, filters=(16, 32, 64), epochs=15, batch_size=32),
+        "quick": OCSVMCAESettings(representation=64, filters=(8, 16, 32), epochs=10, batch_size=60),
     }
 
     def fit(self, features: np.ndarray) -> Self:
