@@ -23,7 +23,8 @@ from bench.engine.command_line import (
 )
 from bench.engine.cells import Cell, MethodSpec, method_spec, plan
 from bench.data import Dataset
-from bench.engine.execute import Options, available_cores, default_threads, execute
+from bench.engine.cores import available_cores, default_threads
+from bench.engine.execute import Options, execute
 from bench.engine.store import Store
 
 PROGRAM = "bench.table1"

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import methods
-from bench.engine import protocol
 from bench.data import Dataset
+from bench.engine import protocol
+from bench.engine.isolation import process_unchanged
 
 
 def canonical_json(value: Any) -> str:
@@ -40,6 +41,7 @@ class MethodSpec:
         return methods.create(self.name, self.profile, seed, device, **self.settings)
 
 
+@process_unchanged()
 def method_spec(name: str, profile: str) -> MethodSpec:
     """Look a method up and read its settings in ``profile``.
 
@@ -77,6 +79,7 @@ class Cell:
     class_index: int
     class_name: str
     base_seed: int
+    test_images: int | None = None
 
     @property
     def draw_name(self) -> str:

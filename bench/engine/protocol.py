@@ -59,6 +59,18 @@ def draw(
     return np.sort(generator.choice(members, size=m, replace=False))
 
 
+def test_subset(labels: np.ndarray, count: int, *, dataset: str, base_seed: int) -> np.ndarray:
+    """Choose ``count`` test images, of each class in proportion: (n,) labels → (count,) int64 indices, ascending."""
+    labels = np.asarray(labels)
+    generator = np.random.default_rng(derive_seed("test", base_seed, dataset, count))
+    order = generator.permutation(len(labels))
+    ranks = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        ranks[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.sort(np.argsort(ranks, kind="stable")[:count])
+
+
 def auc(in_class: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve of ``scores``, with ``in_class`` labelled 1; ties count one half.
 

@@ -225,7 +225,7 @@ def test_files_are_written_before_the_table_is_printed(table, monkeypatch):
     def nobody_reads(text):
         raise BrokenPipeError
 
-    monkeypatch.setattr(table1.report, "to_text", nobody_reads)
+    monkeypatch.setattr(table1.tables, "to_text", nobody_reads)
     status, output, error = table()
     assert (status, output) == (141, "")
     assert "Broken" not in error
