@@ -95,12 +95,13 @@ def test_nothing_is_claimed_of_what_is_kept(capsys):
 
 @pytest.mark.parametrize("module", ["table1", "runtime", "verify_pairings", "publish"])
 def test_interrupt_while_libraries_are_imported(module, tmp_path):
+    arguments = {"publish": [str(tmp_path), "--to", str(tmp_path / "published")]}
     (tmp_path / "numpy.py").write_text(
         "import os, signal\n"
         "try:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    raise ImportError\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", f"bench.{module}"],
+        [sys.executable, "-m", f"bench.{module}", *arguments.get(module, ())],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
