@@ -1,70 +1,62 @@
-"""From cells to a table's numbers."""
+"""From rows of the store to a table's numbers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.engine.cells import Cell
+#: What tells the rows of a table apart: their cells are of one experiment, and may be averaged.
+GROUP = [
+    "dataset", "dataset_fingerprint", "method_identity", "method_version", "source_digest", "settings",
+    "train_per_class", "auxiliary_fingerprint", "test_images", "base_seed", "protocol",
+]  # fmt: skip
+#: What a table says of them beside.
+LABELS = ["dataset_title", "method", "profile", "changes", "auxiliary", "auxiliary_title", "classes", "test_size"]
 
 
-def by_variant(cells: Sequence[Cell], finished: pd.DataFrame) -> pd.DataFrame:
-    """One row per planned cell and score variant, in the order of the plan.
+def with_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` with the column ``base_seed``."""
+    return rows.assign(base_seed=[json.loads(seeds)["base"] for seeds in rows["seeds"]])
 
-    Columns: dataset, method, variant, train_per_class, auxiliary, run, class, class_name, auc, fit_seconds,
-    score_seconds. Cells that are not finished are absent.
-    """
-    rows = finished.set_index("key").to_dict("index")
-    records = []
-    for cell in cells:
-        row = rows.get(cell.key)
-        if row is None:
-            continue
-        for variant, auc in json.loads(row["aucs"]).items():
-            records.append(
-                {
-                    "dataset": cell.dataset,
-                    "method": cell.method.name,
-                    "variant": variant,
-                    "train_per_class": cell.train_per_class,
-                    "auxiliary": cell.auxiliary,
-                    "run": cell.run,
-                    "class": cell.class_index,
-                    "class_name": cell.class_name,
-                    "auc": auc,
-                    "fit_seconds": row["fit_seconds"],
-                    "score_seconds": row["score_seconds"],
-                }
-            )
-    columns = ["dataset", "method", "variant", "train_per_class", "auxiliary", "run", "class", "class_name"]
-    return pd.DataFrame(records, columns=[*columns, "auc", "fit_seconds", "score_seconds"])
+
+def by_variant(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per finished cell and score variant, in order: ``rows`` with ``variant``, and its ``auc``."""
+    finished = rows[rows["aucs"].notna()]
+    scores = finished.assign(score=[list(json.loads(aucs).items()) for aucs in finished["aucs"]])
+    scores = scores.explode("score", ignore_index=True)
+    variant, auc = zip(*scores["score"], strict=True) if len(scores) else ((), ())
+    return scores.drop(columns="score").assign(
+        variant=pd.Series(variant, dtype=object), auc=pd.Series(auc, dtype="float64")
+    )
 
 
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average over classes, then over runs (§5.2); one row per dataset, method, variant, m and auxiliary.
+    """Average over classes, then over runs (§5.2).
 
-    ``auc_std`` is the sample standard deviation over runs of the mean over classes, NaN for a single run.
-    ``fit_seconds`` and ``score_seconds`` are means per cell.
+    Parameters
+    ----------
+    rows
+        As :func:`by_variant` and :func:`with_seed` give them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per experiment (:data:`GROUP`) and score variant, in order. ``auc_std`` is the sample standard
+        deviation over runs of the mean over classes, NaN for a single run. ``fit_seconds`` and ``score_seconds`` are
+        means per cell, ``classes`` and ``runs`` the numbers of those that are finished.
     """
-    keys = ["dataset", "method", "variant", "train_per_class", "auxiliary"]
-    records = []
-    for values, group in rows.groupby(keys, sort=False, dropna=False):
-        per_run = group.groupby("run")["auc"].mean()
-        records.append(
-            {
-                **dict(zip(keys, values, strict=True)),
-                "classes": group["class"].nunique(),
-                "runs": group["run"].nunique(),
-                "auc_mean": per_run.mean(),
-                "auc_std": per_run.std(ddof=1),
-                "fit_seconds": group["fit_seconds"].mean(),
-                "score_seconds": group["score_seconds"].mean(),
-            }
-        )
-    columns = [*keys, "classes", "runs", "auc_mean", "auc_std", "fit_seconds", "score_seconds"]
-    table = pd.DataFrame(records, columns=columns)
-    # pandas turns None among texts into NaN when grouping
-    table["auxiliary"] = [value if isinstance(value, str) else None for value in table["auxiliary"]]
-    return table
+    keys = [*GROUP, "variant"]
+    groups = rows.groupby(keys, sort=False, dropna=False)
+    per_run = rows.groupby([*keys, "run"], sort=False, dropna=False)["auc"].mean()
+    over_runs = per_run.groupby(level=keys, sort=False, dropna=False)
+    return pd.DataFrame(
+        {
+            "finished_classes": groups["class"].nunique(),
+            "runs": groups["run"].nunique(),
+            "auc_mean": over_runs.mean(),
+            "auc_std": over_runs.std(ddof=1),
+            "fit_seconds": groups["fit_seconds"].mean(),
+            "score_seconds": groups["score_seconds"].mean(),
+        }
+    ).reset_index()

@@ -1,4 +1,4 @@
-"""Tables for people: text for the terminal, Markdown and CSV for results/. Reads rows of the store only."""
+"""Tables for people: text for the terminal, Markdown and CSV. Made of rows of the store alone, wherever these lie."""
 
 from __future__ import annotations
 
@@ -6,149 +6,229 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from bench.analysis import paper, statistics
-from bench.engine.cells import Cell
+from bench.engine.cells import described, flattened
 from corel.checkpoint import write_atomically
 
+_LEFT = {"dataset", "method", "auxiliary"}
 
-def build(
-    cells: Sequence[Cell],
-    finished: pd.DataFrame,
-    failed: pd.DataFrame,
-    titles: Mapping[str, str],
-    class_counts: Mapping[str, int] | None = None,
-) -> pd.DataFrame:
+
+def build(rows: pd.DataFrame) -> pd.DataFrame:
     """Make the table of an experiment.
 
     Parameters
     ----------
-    cells
-        The experiment's plan.
-    finished, failed
-        The store's rows for it.
-    titles
-        What to call each dataset in the table, by name.
-    class_counts
-        How many classes each dataset has, by name: the paper's number stands beside averages over all of them only.
+    rows
+        Cells with the columns of the store, in the order in which the table is to show their methods. Those with
+        ``aucs`` are finished; of the others, those with ``error`` ended in one.
 
     Returns
     -------
     pandas.DataFrame
-        One row per dataset, method, score variant, m and auxiliary; rows of a method stand together, so that its
-        regimes can be compared. ``failed`` counts cells that ended in an error; they are in no average.
+        One row per dataset, method with its settings, score variant, m and auxiliary; rows of a method stand
+        together, so that its regimes can be compared. ``failed`` counts cells that ended in an error; they are in
+        no average. ``paper_auc`` and ``authors_auc`` stand beside averages over all classes and the whole test
+        split, by a profile's own settings, and ``difference`` is to the latter, which is finer, where it is there.
     """
-    keys = ["dataset", "method", "variant", "train_per_class", "auxiliary"]
-    table = statistics.summarise(statistics.by_variant(cells, finished))
-    planned = _planned(cells, failed)
-    missing = planned[planned["failed"] > 0]
-    table["failed"] = 0
-    alone = []
-    for row in missing.itertuples():
-        same = (
-            (table["dataset"] == row.dataset)
-            & (table["method"] == row.method)
-            & (table["train_per_class"] == row.train_per_class)
-        )
-        if same.any():
-            table.loc[same, "failed"] = row.failed
-        else:
-            values = (row.dataset, row.method, "", row.train_per_class, row.auxiliary)
-            alone.append({**dict(zip(keys, values, strict=True)), "classes": 0, "runs": 0, "failed": row.failed})
-    if alone:
-        rows = [*table.to_dict("records"), *alone]
-        table = pd.DataFrame(rows, columns=table.columns).astype({"auc_mean": float, "auc_std": float})
-    table["auxiliary"] = [value if isinstance(value, str) else None for value in table["auxiliary"]]
-    class_counts = class_counts or {}
-    counts = [class_counts.get(row.dataset, row.classes) for row in table.itertuples()]
-    table.insert(table.columns.get_loc("classes") + 1, "of_classes", counts)
-    complete = table["classes"] == table["of_classes"]
-    table["paper_auc"] = [
-        math.nan if not whole or (auc := paper.table1_auc(*values)) is None else auc
-        for whole, values in zip(complete, table[keys].itertuples(index=False, name=None), strict=True)
-    ]
-    table["difference"] = table["auc_mean"] - table["paper_auc"]
-    order = {column: list(dict.fromkeys([*planned.get(column, []), *table[column]])) for column in keys}
-    order["train_per_class"].sort(key=lambda m: math.inf if m == "all" else m)
-    ranks = table[keys].apply(lambda column: column.map(order[str(column.name)].index))
-    table = table.loc[ranks.sort_values(keys).index].reset_index(drop=True)
-    table["dataset"] = table["dataset"].map(titles)
-    table["auxiliary"] = table["auxiliary"].map(lambda name: titles.get(name, name))
+    rows = statistics.with_seed(rows)
+    scored = statistics.by_variant(rows)
+    groups = rows.groupby(statistics.GROUP, sort=False, dropna=False)
+    experiments = groups[statistics.LABELS].first()
+    experiments["failed"] = rows.assign(bad=rows["aucs"].isna() & rows["error"].notna()).pipe(
+        lambda frame: frame.groupby(statistics.GROUP, sort=False, dropna=False)["bad"].sum()
+    )
+    experiments["place"] = range(len(experiments))
+    table = experiments.reset_index().merge(statistics.summarise(scored), how="left", on=statistics.GROUP)
+    table = table[table["auc_mean"].notna() | (table["failed"] > 0)].rename(columns={"classes": "of_classes"})
+    table["variant"] = [value if isinstance(value, str) else "" for value in table["variant"]]
+    for column in ("finished_classes", "runs"):
+        table[column] = table[column].fillna(0).astype(int)
+    for column in ("auxiliary", "auxiliary_title"):
+        table[column] = pd.Series([v if isinstance(v, str) else None for v in table[column]], table.index, dtype=object)
+    table["changed"] = changed_settings(table)
+    for source in paper.SOURCES:
+        table[f"{source}_auc"] = pd.Series([_published(source, row) for row in table.itertuples()], table.index, float)
+    table["difference"] = table["auc_mean"] - table["authors_auc"].fillna(table["paper_auc"])
+    table = table.loc[_order(table)].reset_index(drop=True)
+    columns = {
+        "dataset_title": "dataset", "method": "method", "changed": "settings", "variant": "variant",
+        "train_per_class": "train_per_class", "auxiliary_title": "auxiliary", "profile": "profile",
+        "test_images": "test_images", "test_size": "of_test_images", "finished_classes": "classes",
+        "of_classes": "of_classes", "runs": "runs", "auc_mean": "auc_mean", "auc_std": "auc_std",
+        "fit_seconds": "fit_seconds", "score_seconds": "score_seconds", "failed": "failed", "paper_auc": "paper_auc",
+        "authors_auc": "authors_auc", "difference": "difference", "base_seed": "seed", "dataset_fingerprint": "data",
+        "method_version": "version", "source_digest": "source", "protocol": "protocol",
+    }  # fmt: skip
+    table = table[list(columns)].set_axis(list(columns.values()), axis=1)
+    table["test_images"] = table["test_images"].fillna(table["of_test_images"]).astype(int)
+    for column in ("data", "source"):
+        table[column] = table[column].str[:8]
     return table
 
 
-def _planned(cells: Sequence[Cell], failed: pd.DataFrame) -> pd.DataFrame:
-    """Per dataset, method and m: how many cells ended in an error."""
-    bad = set(failed["key"])
-    frame = pd.DataFrame(
-        [(cell.dataset, cell.method.name, cell.train_per_class, cell.auxiliary, cell.key in bad) for cell in cells],
-        columns=["dataset", "method", "train_per_class", "auxiliary", "failed"],
+def changed_settings(table: pd.DataFrame) -> list[str]:
+    """Of each row, as a text, the settings in which it differs from its profile or from another row of its method."""
+    settings = [flattened(json.loads(text)) for text in table["settings"]]
+    shown: dict[str, dict[str, None]] = {}
+    for method in table["method_identity"].unique():
+        mine = [values for values, name in zip(settings, table["method_identity"], strict=True) if name == method]
+        names = list(dict.fromkeys(name for values in mine for name in values))
+        differing = [name for name in names if len({repr(values.get(name, ...)) for values in mine}) > 1]
+        changed = [
+            name for text in table.loc[table["method_identity"] == method, "changes"] for name in json.loads(text)
+        ]
+        shown[method] = dict.fromkeys([*changed, *differing])
+    return [
+        described({name: values[name] for name in sorted(shown[method]) if name in values})
+        for values, method in zip(settings, table["method_identity"], strict=True)
+    ]
+
+
+def _published(source: str, row: Any) -> float:
+    """What a source has for a row of the table, NaN where it has nothing that compares."""
+    comparable = (
+        row.finished_classes == row.of_classes
+        and pd.isna(row.test_images)
+        and row.changes == "{}"
+        and not row.source_digest
     )
-    groups = frame.groupby(["dataset", "method", "train_per_class", "auxiliary"], sort=False, dropna=False)
-    return groups["failed"].sum().reset_index()
+    values = (row.dataset, row.method, row.variant, row.train_per_class, row.auxiliary)
+    auc = paper.published_auc(source, *values) if comparable else None
+    return math.nan if auc is None else auc
+
+
+def _order(table: pd.DataFrame) -> pd.Index:
+    """Rows by dataset, method, settings, score, m and auxiliary: m ascending, all else in order of appearance."""
+    by = {
+        "dataset": table["dataset"] + table["dataset_fingerprint"],
+        "method": table["method_identity"] + table["source_digest"],
+        "settings": table["settings"],
+        "variant": table["variant"],
+        "auxiliary": table["auxiliary"].fillna(""),
+    }
+    appearance = table.sort_values("place", kind="stable").index
+    ranks = pd.DataFrame(
+        {name: pd.Series(pd.factorize(values.loc[appearance])[0], appearance) for name, values in by.items()}
+    )
+    ranks["m"] = pd.to_numeric(table["train_per_class"], errors="coerce").fillna(math.inf)
+    ranks["place"] = table["place"]
+    return ranks.sort_values(["dataset", "method", "settings", "variant", "m", "auxiliary", "place"]).index
 
 
 def _number(value: float, form: str) -> str:
     return "–" if value is None or math.isnan(value) else format(value, form)
 
 
+def _auc(mean: float, deviation: float) -> str:
+    if math.isnan(mean):
+        return "failed"
+    return f"{mean:.3f}" if math.isnan(deviation) else f"{mean:.3f} ± {deviation:.3f}"
+
+
 def for_people(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with every value as the text that is printed."""
-    names = [f"{row.method} ({row.variant})" if row.variant else row.method for row in table.itertuples(index=False)]
-    aucs = [
-        "failed"
-        if math.isnan(row.auc_mean)
-        else f"{row.auc_mean:.3f} ± {row.auc_std:.3f}"
-        if not math.isnan(row.auc_std)
-        else f"{row.auc_mean:.3f}"
-        for row in table.itertuples(index=False)
-    ]
+    """The table with every value as the text that is printed; a column that would say nothing is left out."""
+    labels = [", ".join(filter(None, pair)) for pair in zip(table["variant"], table["settings"], strict=True)]
     text = pd.DataFrame(
         {
             "dataset": table["dataset"],
-            "method": names,
+            "method": [f"{m} ({x})" if x else m for m, x in zip(table["method"], labels, strict=True)],
             "m": table["train_per_class"].astype(str),
             "auxiliary": [value if isinstance(value, str) else "–" for value in table["auxiliary"]],
-            "AUC": aucs,
+            "test images": [f"{row.test_images:,} of {row.of_test_images:,}" for row in table.itertuples()],
+            "classes": [f"{row.classes} of {row.of_classes}" for row in table.itertuples()],
+            "AUC": [_auc(*pair) for pair in zip(table["auc_mean"], table["auc_std"], strict=True)],
             "paper": [_number(value, ".2f") for value in table["paper_auc"]],
+            "authors' code": [_number(value, ".4f") for value in table["authors_auc"]],
             "difference": [_number(value, "+.3f") for value in table["difference"]],
             "fit s": [_number(value, ".3g") for value in table["fit_seconds"]],
             "score s": [_number(value, ".3g") for value in table["score_seconds"]],
+            "failed cells": table["failed"].astype(str),
         }
-    )
-    if (table["classes"] < table["of_classes"]).any():
-        text.insert(4, "classes", [f"{row.classes:.0f} of {row.of_classes:.0f}" for row in table.itertuples()])
-    if (table["failed"] > 0).any():
-        text["failed cells"] = table["failed"].astype(int).astype(str)
+    )  # fmt: skip
+    unneeded = {
+        "test images": (table["test_images"] == table["of_test_images"]).all(),
+        "classes": (table["classes"] == table["of_classes"]).all(),
+        "authors' code": table["authors_auc"].isna().all(),
+        "failed cells": (table["failed"] == 0).all(),
+    }
+    text = text.drop(columns=[column for column, unused in unneeded.items() if unused])
+    told = [column for column in ("dataset", "method", "m", "auxiliary", "test images") if column in text]
+    for column in ("profile", "seed", "data", "source", "version", "protocol"):
+        values = table[column].astype(str)
+        if (values.groupby([text[name] for name in told]).nunique() > 1).any():  # it tells rows apart that look alike
+            text.insert(4, column, values)
+            told.append(column)
     return text
 
 
 def to_text(text: pd.DataFrame) -> str:
     """Columns aligned for a terminal; numbers to the right."""
     widths = {column: max([len(column), *map(len, text[column])]) for column in text}
-    left = {"dataset", "method", "auxiliary"}
 
     def line(values: Mapping[str, str]) -> str:
-        cells = (values[c].ljust(widths[c]) if c in left else values[c].rjust(widths[c]) for c in text)
+        cells = (values[c].ljust(widths[c]) if c in _LEFT else values[c].rjust(widths[c]) for c in text)
         return "  ".join(cells).rstrip()
 
     head = line({column: column for column in text})
     return "\n".join([head, "-" * len(head), *(line(row) for row in text.to_dict("records"))])
 
 
+def to_lines(text: pd.DataFrame) -> list[str]:
+    """A line per row that says by itself what it is of, for a table that is not whole yet."""
+    hidden = ("dataset", "method", "AUC")
+    lines = []
+    for row in text.to_dict("records"):
+        rest = ", ".join(f"{name} {value}" for name, value in row.items() if name not in hidden and value != "–")
+        lines.append(f"{row['method']} on {row['dataset']}: AUC {row['AUC']} ({rest})")
+    return lines
+
+
 def to_markdown(text: pd.DataFrame) -> str:
     """A table in GitHub's Markdown."""
-    left = {"dataset", "method", "auxiliary"}
     rows = [
         "| " + " | ".join(text.columns) + " |",
-        "|" + "|".join("---" if column in left else "---:" for column in text) + "|",
+        "|" + "|".join("---" if column in _LEFT else "---:" for column in text) + "|",
     ]
     rows += [
         "| " + " | ".join(value.replace("|", "\\|") for value in row.values()) + " |" for row in text.to_dict("records")
     ]
     return "\n".join(rows)
+
+
+def notes(table: pd.DataFrame, trained: pd.DataFrame, commands: Sequence[str]) -> list[str]:
+    """Lines that say what the numbers of a table are, and what produced them.
+
+    Parameters
+    ----------
+    table
+        As :func:`build` gives it.
+    trained
+        The store's rows of the trainings on auxiliary images behind it.
+    commands
+        The command lines that produced it.
+    """
+    profiles = [f"{name!r}" for name in table["profile"].unique() if name != "any"]
+    seeds = ", ".join(str(seed) for seed in table["seed"].unique())
+    runs = " or ".join(str(count) for count in sorted(table["runs"].unique()) if count) or "0"
+    what = f"Profile {' and '.join(profiles)}" if profiles else "Settings the same in every profile"
+    lines = [
+        f"{what}, base seed {seeds}; AUC: mean over classes, then mean ± standard deviation over {runs} "
+        f"run{'' if runs == '1' else 's'}; fit and score: mean seconds per cell.",
+    ]
+    if (table["profile"] == "quick").any():
+        lines.append("The quick profile trains briefly: compare only numbers of the 'paper' profile with the paper's.")
+    if (table["variant"] == "oracle").any():
+        lines.append("(oracle): the best of a grid, picked by test AUC as the reference does; no honest selection.")
+    if table["authors_auc"].notna().any():
+        lines.append("Difference: to the authors' code where it has the row, else to the paper, which has two digits.")
+    for row in trained.itertuples():
+        lines.append(f"Shared autoencoder of {row.method} on {row.auxiliary_title}: {row.seconds:.0f} s, {row.device}.")
+    lines += [f"Produced by: {command}" for command in commands]
+    return lines
 
 
 def origins(finished: pd.DataFrame) -> list[str]:
@@ -157,8 +237,8 @@ def origins(finished: pd.DataFrame) -> list[str]:
     keys = ["git_commit", "device", "threads", "versions"]
     for (commit, device, threads, versions), group in finished.groupby(keys, sort=False, dropna=False):
         cells = f"{len(group)} cell{'s' if len(group) > 1 else ''}"
-        libraries = _listed_versions(versions)
-        lines.append(f"{cells}: commit {commit or 'unknown'}; {device}, threads: {threads}; {libraries}.")
+        source = commit if commit.startswith("version ") else f"commit {commit or 'unknown'}"
+        lines.append(f"{cells}: {source}; {device}, threads: {threads}; {_listed_versions(versions)}.")
     return lines
 
 
@@ -167,6 +247,35 @@ def _listed_versions(versions: object) -> str:
         return ", ".join(f"{name} {version}" for name, version in json.loads(str(versions)).items())
     except (ValueError, AttributeError):  # a store that somebody changed: what it says, then
         return str(versions)
+
+
+def write(folder: Path, rows: pd.DataFrame, trained: pd.DataFrame, commands: Sequence[str]) -> pd.DataFrame:
+    """Write ``table1.csv`` and ``table1.md`` of ``rows`` (see :func:`build`) to a folder; returns the table."""
+    table = build(rows)
+    finished, failed = rows[rows["aucs"].notna()], rows[rows["aucs"].isna() & rows["error"].notna()]
+    write_csv(folder / "table1.csv", table)
+    lines = [*notes(table, trained, commands), *origins(finished)]
+    errors = [f"Failed: {row.cell}: {row.error}" for row in failed.itertuples()]
+    paragraphs = ["# One-vs-all AUC (Table 1)", to_markdown(for_people(table)), *lines, *errors]
+    write_text(folder / "table1.md", "\n\n".join(paragraphs) + "\n")
+    return table
+
+
+def write_cells(path: Path, rows: pd.DataFrame) -> None:
+    """Write one line per finished cell and score variant: what the averages are made of."""
+    columns = [
+        "dataset",
+        "method",
+        "settings",
+        "variant",
+        "train_per_class",
+        "auxiliary",
+        "test_images",
+        "run",
+        "class",
+    ]
+    table = statistics.by_variant(rows.assign(settings=changed_settings(rows)))
+    write_csv(path, table[[*columns, "class_name", "auc", "fit_seconds", "score_seconds"]])
 
 
 def write_text(path: Path, text: str) -> None:

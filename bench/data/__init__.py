@@ -139,6 +139,16 @@ def default_auxiliary(name: str) -> str:
     return _AUXILIARY.get(name, name)
 
 
+def missing(name: str, data_root: str | os.PathLike[str] = "data") -> str:
+    """Why :func:`load` would not find the files of a dataset; empty if they are there. Nothing is decoded."""
+    check_name(name)
+    try:
+        _find(name, Path(data_root), download=False)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    return ""
+
+
 def load(
     name: str,
     *,

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 import methods
-from bench.engine import protocol
 from bench.data import Dataset
+from bench.engine import protocol
+from methods import detectors, own
 
 
 def canonical_json(value: Any) -> str:
@@ -23,9 +27,34 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:32]
 
 
+def printable(text: str) -> str:
+    """``text`` with the bytes of a file's name that are not UTF-8 written as escapes: others cannot be stored."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 @dataclasses.dataclass(frozen=True)
 class MethodSpec:
-    """A method with everything that shapes its scores but the data and the seed."""
+    """A method with everything that shapes its scores but the data and the seed.
+
+    Attributes
+    ----------
+    name
+        What it is called on the command line.
+    profile
+        The profile that was asked for.
+    settings
+        All of its settings, those of an encoder as a dictionary within.
+    version, source
+        Of its code: see :attr:`methods.OneClassMethod.version` and :func:`methods.source_digest`.
+    needs_auxiliary, auxiliary_settings
+        Whether it learns from auxiliary images, and what shapes what it learns.
+    identity
+        What the method is, however the path to its file is spelled; empty where ``name`` says it.
+    origin
+        The profile that the settings are from: "any" where all profiles agree, empty for ``profile``.
+    changes
+        The settings that differ from that profile's, by dotted name.
+    """
 
     name: str
     profile: str
@@ -34,37 +63,82 @@ class MethodSpec:
     source: str
     needs_auxiliary: bool
     auxiliary_settings: dict[str, Any]
+    identity: str = ""
+    origin: str = ""
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def create(self, *, seed: int, device: str) -> methods.OneClassMethod:
         """Make the method, not yet fitted."""
         return methods.create(self.name, self.profile, seed, device, **self.settings)
 
 
-def method_spec(name: str, profile: str) -> MethodSpec:
-    """Look a method up and read its settings in ``profile``.
+def method_spec(name: str, profile: str, changes: Mapping[str, Any] | None = None) -> MethodSpec:
+    """Look a method up and read its settings in ``profile``, with ``changes`` made as by :func:`methods.create`.
 
     Raises
     ------
     ValueError
-        If there is no such method or profile.
+        If there is no such method or profile, or a setting cannot have such a value.
+    TypeError
+        If there is no such setting.
     """
-    method = methods.create(name, profile, device="cpu")
+    method = methods.create(name, profile, device="cpu", **(changes or {}))
+    settings = dataclasses.asdict(method.settings)
+    profiles = {known: dataclasses.asdict(method.settings_of(known)) for known in _profiles(method, profile)}
+    equal = [known for known, values in profiles.items() if values == settings]
+    identity = _identity(name)
+    auxiliary_settings = method.auxiliary_settings() if method.needs_auxiliary else {}
+    if auxiliary_settings and identity:  # classes of one file may share a name
+        auxiliary_settings["class"] = identity.partition("@")[2] or identity
+    own_values = flattened(profiles[profile])
     return MethodSpec(
         name=methods.resolve(name).name if name.startswith(("sklearn:", "pyod:")) else name,
         profile=profile,
-        settings=dataclasses.asdict(method.settings),
+        settings=settings,
         version=method.version,
         source=methods.source_digest(name),
         needs_auxiliary=method.needs_auxiliary,
-        auxiliary_settings=method.auxiliary_settings() if method.needs_auxiliary else {},
+        auxiliary_settings=auxiliary_settings,
+        identity=identity,
+        origin=profile if not equal else "any" if len(equal) == len(profiles) > 1 else equal[0],
+        changes={} if equal else {k: v for k, v in flattened(settings).items() if own_values.get(k, ...) != v},
     )
+
+
+def _profiles(method: methods.OneClassMethod, profile: str) -> list[str]:
+    return list(dict.fromkeys([*(["paper", "quick"] if len(method.profiles) == 1 else method.profiles), profile]))
+
+
+def _identity(name: str) -> str:
+    """What a method from a file is, wherever the file lies; empty for all others, which their names tell."""
+    detector = detectors.parse(name)
+    if detector is not None:
+        encoder = _identity(detector[2]) if detector[2] else ""
+        return f"{methods.resolve(name).name.partition('@')[0]}@{encoder}" if encoder else ""
+    if own.parse(name) is None:
+        return ""
+    method = methods.resolve(name)
+    return f"{method.name}:{method.__qualname__}"
+
+
+def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name: ``{"encoder": {"epochs": 3}}`` → ``{"encoder.epochs": 3}``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= {f"{name}.{inner}": part for inner, part in flattened(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """One number of the experiment: one method, one draw, one class, one AUC.
 
-    ``auxiliary`` and ``auxiliary_fingerprint`` are None for methods that need no auxiliary images.
+    ``auxiliary`` and ``auxiliary_fingerprint`` are None for methods that need no auxiliary images. ``test_images`` is
+    the number of test images that are scored, None for all ``test_size`` of them. What comes after it is for tables
+    alone: titles of both datasets, and the number of classes.
     """
 
     dataset: str
@@ -77,6 +151,11 @@ class Cell:
     class_index: int
     class_name: str
     base_seed: int
+    test_images: int | None = None
+    test_size: int = 0
+    classes: int = 0
+    dataset_title: str = ""
+    auxiliary_title: str | None = None
 
     @property
     def draw_name(self) -> str:
@@ -86,22 +165,28 @@ class Cell:
     @property
     def key(self) -> str:
         """Content key: other data, settings, seed or protocol give another key."""
-        return digest(
-            {
-                "protocol": protocol.VERSION,
-                "dataset": self.draw_name,
-                "dataset_fingerprint": self.dataset_fingerprint,
-                "method": self.method.name,
-                "settings": self.method.settings,
-                "version": self.method.version,
-                "source": self.method.source,
-                "auxiliary_fingerprint": self.auxiliary_fingerprint,
-                "train_per_class": self.train_per_class,
-                "run": self.run,
-                "class": self.class_index,
-                "base_seed": self.base_seed,
-            }
-        )
+        parts = {
+            "protocol": protocol.VERSION,
+            "dataset": self.draw_name,
+            "dataset_fingerprint": self.dataset_fingerprint,
+            "method": self.method_identity,
+            "settings": self.method.settings,
+            "version": self.method.version,
+            "source": self.method.source,
+            "auxiliary_fingerprint": self.auxiliary_fingerprint,
+            "train_per_class": self.train_per_class,
+            "run": self.run,
+            "class": self.class_index,
+            "base_seed": self.base_seed,
+        }
+        if self.test_images is not None:  # absent from the keys of whole test splits, which are older
+            parts["test_images"] = self.test_images
+        return digest(parts)
+
+    @property
+    def method_identity(self) -> str:
+        """What the method is, however its name is spelled."""
+        return self.method.identity or self.method.name
 
     @property
     def auxiliary_key(self) -> str:
@@ -121,7 +206,7 @@ class Cell:
         return digest(
             {
                 "dataset_fingerprint": self.dataset_fingerprint,
-                "method": self.method.name,
+                "method": self.method_identity,
                 "settings": self.method.settings,
                 "version": self.method.version,
                 "source": self.method.source,
@@ -141,7 +226,7 @@ class Cell:
         return protocol.derive_seed(
             "method",
             self.base_seed,
-            self.method.name,
+            self.method_identity,
             self.draw_name,
             self.class_index,
             self.train_per_class,
@@ -149,8 +234,89 @@ class Cell:
         )
 
     def __str__(self) -> str:
-        where = f"{self.method.name} on {self.dataset}"
+        changes = described(self.method.changes)
+        where = f"{self.method.name}{f' ({changes})' if changes else ''} on {self.dataset}"
         return f"{where}, class {self.class_name!r}, m = {self.train_per_class}, run {self.run}"
+
+    def row(self) -> dict[str, Any]:
+        """Everything that is known of the cell before it is run, as columns of the store.
+
+        :meth:`from_row` makes the cell of it again: a row tells all that it takes to compute it once more.
+        """
+        spec, auxiliary = self.method, self.auxiliary is not None
+        seeds = {"base": self.base_seed, "method": self.method_seed, "auxiliary": self.auxiliary_seed}
+        return {
+            "key": self.key,
+            "protocol": protocol.VERSION,
+            "dataset": printable(self.dataset),
+            "dataset_title": printable(self.dataset_title or self.dataset),
+            "dataset_fingerprint": self.dataset_fingerprint,
+            "classes": self.classes,
+            "test_size": self.test_size,
+            "test_images": self.test_images,
+            "method": printable(spec.name),
+            "method_identity": printable(self.method_identity),
+            "method_version": spec.version,
+            "source_digest": spec.source,
+            "profile": spec.origin or spec.profile,
+            "settings": canonical_json(spec.settings),
+            "changes": canonical_json(spec.changes),
+            "auxiliary": printable(self.auxiliary) if self.auxiliary is not None else None,
+            "auxiliary_title": printable(self.auxiliary_title or self.auxiliary) if self.auxiliary else None,
+            "auxiliary_fingerprint": self.auxiliary_fingerprint,
+            "auxiliary_settings": canonical_json(spec.auxiliary_settings) if auxiliary else None,
+            "auxiliary_key": self.auxiliary_key if auxiliary else None,
+            "train_per_class": str(self.train_per_class),
+            "run": self.run,
+            "class": self.class_index,
+            "class_name": printable(self.class_name),
+            "seeds": canonical_json(seeds),
+        }
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Cell:
+        """The cell that a row of the store or of a published table is of."""
+        auxiliary = row["auxiliary"] is not None
+        spec = MethodSpec(
+            name=row["method"],
+            profile="paper" if row["profile"] == "any" else row["profile"],
+            settings=json.loads(row["settings"]),
+            version=int(row["method_version"]),
+            source=row["source_digest"],
+            needs_auxiliary=auxiliary,
+            auxiliary_settings=json.loads(row["auxiliary_settings"]) if auxiliary else {},
+            identity=row["method_identity"] if row["method_identity"] != row["method"] else "",
+            origin=row["profile"],
+            changes=json.loads(row["changes"]),
+        )
+        return cls(
+            dataset=row["dataset"],
+            dataset_fingerprint=row["dataset_fingerprint"],
+            method=spec,
+            auxiliary=row["auxiliary"],
+            auxiliary_fingerprint=row["auxiliary_fingerprint"],
+            train_per_class="all" if row["train_per_class"] == "all" else int(row["train_per_class"]),
+            run=int(row["run"]),
+            class_index=int(row["class"]),
+            class_name=row["class_name"],
+            base_seed=json.loads(row["seeds"])["base"],
+            test_images=None if pd.isna(row["test_images"]) else int(row["test_images"]),
+            test_size=int(row["test_size"]),
+            classes=int(row["classes"]),
+            dataset_title=row["dataset_title"],
+            auxiliary_title=row["auxiliary_title"],
+        )
+
+
+def described(settings: Mapping[str, Any]) -> str:
+    """Settings as a table shows them: ``lam=0, reduction=sum``."""
+    return ", ".join(f"{name}={_shown(value)}" for name, value in settings.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return value if isinstance(value, str) else canonical_json(value) if isinstance(value, list) else str(value)
 
 
 def plan(
@@ -162,14 +328,24 @@ def plan(
     runs: int,
     classes: Sequence[int],
     base_seed: int,
+    test_images: int | None = None,
 ) -> list[Cell]:
-    """List the cells of one dataset, in the order method, m, run, class.
+    """List the cells of one dataset and one auxiliary dataset, in the order method, m, run, class.
 
     Raises
     ------
     ValueError
-        If a class has fewer than m training images, or a method needs auxiliary images and there are none.
+        If a class has fewer than m training images, the test split cannot give so many test images, or a method
+        needs auxiliary images and there are none.
     """
+    test_labels = np.asarray(dataset.test_labels)
+    if test_images is not None:
+        try:
+            protocol.test_subset(test_labels, test_images, dataset=dataset.name, base_seed=base_seed)
+        except ValueError as error:
+            raise ValueError(str(error).replace("test_images", "--test-images", 1)) from None
+        if test_images == len(test_labels):  # that is the whole split
+            test_images = None
     sizes = {index: int((dataset.train_labels == index).sum()) for index in classes}
     for m in train_per_class:
         for index, size in sizes.items():
@@ -182,22 +358,27 @@ def plan(
     for spec in specs:
         if spec.needs_auxiliary and auxiliary is None:
             raise ValueError(f"auxiliary: method {spec.name!r} needs auxiliary images")
-        own = auxiliary if spec.needs_auxiliary else None
-        for m in train_per_class:
-            for run in range(runs):
-                for index in classes:
-                    cells.append(
-                        Cell(
-                            dataset=dataset.name,
-                            dataset_fingerprint=dataset.fingerprint,
-                            method=spec,
-                            auxiliary=None if own is None else own.name,
-                            auxiliary_fingerprint=None if own is None else own.fingerprint,
-                            train_per_class=m,
-                            run=run,
-                            class_index=index,
-                            class_name=dataset.classes[index],
-                            base_seed=base_seed,
-                        )
-                    )
+        needed = auxiliary if spec.needs_auxiliary else None
+        cells += [
+            Cell(
+                dataset=dataset.name,
+                dataset_fingerprint=dataset.fingerprint,
+                method=spec,
+                auxiliary=None if needed is None else needed.name,
+                auxiliary_fingerprint=None if needed is None else needed.fingerprint,
+                train_per_class=m,
+                run=run,
+                class_index=index,
+                class_name=dataset.classes[index],
+                base_seed=base_seed,
+                test_images=test_images,
+                test_size=len(test_labels),
+                classes=len(dataset.classes),
+                dataset_title=dataset.title,
+                auxiliary_title=None if needed is None else needed.title,
+            )
+            for m in train_per_class
+            for run in range(runs)
+            for index in classes
+        ]
     return cells

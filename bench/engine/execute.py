@@ -129,9 +129,15 @@ def run_task(task: Task) -> Outcome:
             started = time.perf_counter()
             method.fit(np.asarray(task.train.open()[chosen]))
             fitted = time.perf_counter()
-            variants = _checked_variants(method.score_variants(task.test.open()))
+            test, test_labels = task.test.open(), task.test_labels.open()
+            if cell.test_images is not None:
+                subset = protocol.test_subset(
+                    test_labels, cell.test_images, dataset=cell.draw_name, base_seed=cell.base_seed
+                )
+                test, test_labels = np.asarray(test[subset]), test_labels[subset]
+            variants = _checked_variants(method.score_variants(test))
             scored = time.perf_counter()
-            in_class = task.test_labels.open() == cell.class_index
+            in_class = test_labels == cell.class_index
             aucs = {name: _best_auc(in_class, scores) for name, scores in variants.items()}
             if alone:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -223,9 +229,16 @@ class Options:
     workers: int = 1
     scheduler: str | None = None
     progress: bool = True
+    deadline: float | None = None
 
 
-def execute(cells: Sequence[Cell], datasets: Mapping[str, Dataset], store: Store, options: Options) -> tuple[int, int]:
+def execute(
+    cells: Sequence[Cell],
+    datasets: Mapping[str, Dataset],
+    store: Store,
+    options: Options,
+    on_cell: Callable[[Cell], object] | None = None,
+) -> tuple[int, int]:
     """Run the cells that the store does not hold and keep each as it ends.
 
     Parameters
@@ -237,7 +250,9 @@ def execute(cells: Sequence[Cell], datasets: Mapping[str, Dataset], store: Store
     store
         Holds the finished cells, and receives the new ones.
     options
-        How to run.
+        How to run. After ``deadline``, a time of ``time.monotonic()``, no cell is started.
+    on_cell
+        Is told of every cell that was run, when its row is kept.
 
     Returns
     -------
@@ -249,7 +264,17 @@ def execute(cells: Sequence[Cell], datasets: Mapping[str, Dataset], store: Store
     if not pending:
         return 0, 0
     device = str(resolve_device(options.device))
-    failures = 0
+    ran = failures = 0
+
+    def in_time() -> bool:
+        return options.deadline is None or time.monotonic() < options.deadline
+
+    def told(cells: Sequence[Cell]) -> int:
+        for cell in cells:
+            if on_cell is not None:
+                on_cell(cell)
+        return len(cells)
+
     with (
         tqdm(
             total=len(cells),
@@ -267,7 +292,7 @@ def execute(cells: Sequence[Cell], datasets: Mapping[str, Dataset], store: Store
         # A shared training has every core to itself: cells run beside it would slow it more than they gain.
         for cell in pending.values():
             group = (cell.dataset, cell.features_key)
-            if group not in prepared:
+            if group not in prepared and in_time():
                 bar.set_description(f"{cell.method.name} on {cell.dataset}")
                 try:
                     prepared[group] = _prepare(cell, datasets, store, options, device)
@@ -275,9 +300,12 @@ def execute(cells: Sequence[Cell], datasets: Mapping[str, Dataset], store: Store
                     prepared[group] = _one_line(error)
                     bar.write(f"{cell.method.name} on {cell.dataset}: {prepared[group]}", file=sys.stderr)
         for cell in pending.values():
-            features = prepared[cell.dataset, cell.features_key]
+            features = prepared.get((cell.dataset, cell.features_key))
+            if features is None or not in_time():
+                continue
             if isinstance(features, str):
                 failures += store.add_failure(cell, features)
+                ran += told([cell])
                 bar.update()
                 continue
             task = Task(
@@ -291,10 +319,20 @@ def execute(cells: Sequence[Cell], datasets: Mapping[str, Dataset], store: Store
             futures[executor.submit(run_task, task)] = cell
             if in_process:
                 failures += _collect(list(futures), futures, store, options, device, bar)
+                ran += told([cell])
         while futures:
-            finished, _ = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED)
+            left = None if options.deadline is None else max(0.0, options.deadline - time.monotonic())
+            finished, _ = concurrent.futures.wait(futures, left, return_when=concurrent.futures.FIRST_COMPLETED)
+            if not in_time():
+                for future in [future for future in futures if future.cancel()]:
+                    del futures[future]
+                finished = {future for future in finished if not future.cancelled()}
+                if not finished and futures:
+                    finished, _ = concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED)
+            ended = [futures[future] for future in finished]
             failures += _collect(finished, futures, store, options, device, bar)
-    return len(pending), failures
+            ran += told(ended)
+    return ran, failures
 
 
 def _collect(

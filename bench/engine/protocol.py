@@ -59,6 +59,57 @@ def draw(
     return np.sort(generator.choice(members, size=m, replace=False))
 
 
+def test_subset(labels: np.ndarray, count: int, *, dataset: str, base_seed: int) -> np.ndarray:
+    """Choose test images that stand for the whole test split: of each class its share, and one image at least.
+
+    Shares are whole numbers by the method of the largest remainder, with ties to the class that comes first. The
+    subset depends on nothing but the arguments, so that every method, class and run is scored on the same images.
+
+    Parameters
+    ----------
+    labels
+        (n,) integer labels of the test split.
+    count
+        Number of images to choose, from the number of classes to n.
+    dataset, base_seed
+        What else the subset is a function of.
+
+    Returns
+    -------
+    numpy.ndarray
+        (count,) int64 indices into the test split, ascending.
+
+    Raises
+    ------
+    ValueError
+        If the split has fewer images, or more classes.
+    """
+    labels = np.asarray(labels)
+    classes, sizes = np.unique(labels, return_counts=True)
+    if not len(classes) <= count <= len(labels):
+        raise ValueError(
+            f"test_images: got {count}, but {dataset} has {len(labels)} test images of {len(classes)} classes; "
+            f"accepted are {len(classes)} to {len(labels)}"
+        )
+    shares = np.ones_like(sizes)
+    open_ = np.ones(len(classes), dtype=bool)  # classes whose share is more than the one image that each gets
+    while True:
+        left = count - np.count_nonzero(~open_)
+        whole, remainder = np.divmod(sizes * left, sizes[open_].sum())
+        if (whole[open_] >= 1).all():
+            break
+        open_ &= whole >= 1
+    shares[open_] = whole[open_]
+    by_remainder = np.argsort(np.where(open_, -remainder, 1), kind="stable")
+    shares[by_remainder[: count - shares.sum()]] += 1
+    generator = np.random.default_rng(derive_seed("test", base_seed, dataset, count))
+    chosen = [
+        generator.choice(np.flatnonzero(labels == label), size=share, replace=False)
+        for label, share in zip(classes, shares, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
 def auc(in_class: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve of ``scores``, with ``in_class`` labelled 1; ties count one half.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import shlex
 import subprocess
@@ -26,20 +27,37 @@ def versions() -> dict[str, str]:
     return found
 
 
+def package_version() -> str:
+    """Version of this package, "unknown" where it runs without being installed."""
+    try:
+        return metadata.version("corel")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
 @functools.cache
 def git_commit() -> str:
-    """Commit of the source tree, with ``-dirty`` where tracked Python files differ from it; empty outside of git."""
-    root = Path(__file__).resolve().parents[2]
+    """Commit of this package's own source, with ``-dirty`` where tracked Python files differ from it.
+
+    Without a commit of its own (an installed copy, also one that lies inside someone else's repository), "version"
+    and the package's version.
+    """
+    here = Path(__file__).resolve()
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "*.py")
+        _git(here.parent, "ls-files", "--error-unmatch", "--", here.name)
+        commit = _git(here.parent, "rev-parse", "HEAD")
+        changed = _git(here.parents[2], "status", "--porcelain", "--untracked-files=no", "--", "*.py")
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return f"version {package_version()}"
     return f"{commit}-dirty" if changed else commit
 
 
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=20)
+def _git(folder: Path, *arguments: str) -> str:
+    # Within a hook of git, these name the repository of the hook.
+    hook = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    environment = {name: value for name, value in os.environ.items() if name not in hook}
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, env=environment)
     return done.stdout.strip()
 
 

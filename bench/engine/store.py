@@ -3,71 +3,158 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from bench.engine.cells import Cell, canonical_json
+from bench.engine import provenance
+from bench.engine.cells import Cell, canonical_json, printable
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS cells (
-    key TEXT PRIMARY KEY,
+#: The store in an output folder.
+STORE_FILE = "cells.sqlite"
+
+# What is known of a cell before it is run (Cell.row).
+_CELL = """
+    key TEXT PRIMARY KEY NOT NULL,
+    protocol INTEGER NOT NULL,
     dataset TEXT NOT NULL,
+    dataset_title TEXT NOT NULL,
     dataset_fingerprint TEXT NOT NULL,
+    classes INTEGER NOT NULL,
+    test_size INTEGER NOT NULL,
+    test_images INTEGER,
     method TEXT NOT NULL,
+    method_identity TEXT NOT NULL,
+    method_version INTEGER NOT NULL,
+    source_digest TEXT NOT NULL,
+    profile TEXT NOT NULL,
     settings TEXT NOT NULL,
+    changes TEXT NOT NULL,
     auxiliary TEXT,
+    auxiliary_title TEXT,
     auxiliary_fingerprint TEXT,
+    auxiliary_settings TEXT,
+    auxiliary_key TEXT,
     train_per_class TEXT NOT NULL,
     run INTEGER NOT NULL,
     class INTEGER NOT NULL,
     class_name TEXT NOT NULL,
-    auc REAL NOT NULL,
-    aucs TEXT NOT NULL,
-    fit_seconds REAL NOT NULL,
-    score_seconds REAL NOT NULL,
     seeds TEXT NOT NULL,
+"""
+# By what it was run.
+_ORIGIN = """
     device TEXT NOT NULL,
     threads INTEGER NOT NULL,
     versions TEXT NOT NULL,
     git_commit TEXT NOT NULL,
+    command TEXT NOT NULL,
     finished TEXT NOT NULL
+"""
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS cells ({_CELL}
+    auc REAL NOT NULL,
+    aucs TEXT NOT NULL,
+    fit_seconds REAL NOT NULL,
+    score_seconds REAL NOT NULL,
+    {_ORIGIN}
 );
-CREATE TABLE IF NOT EXISTS failures (
-    key TEXT PRIMARY KEY,
+CREATE TABLE IF NOT EXISTS failures ({_CELL}
     cell TEXT NOT NULL,
     error TEXT NOT NULL,
+    command TEXT NOT NULL,
     failed TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS auxiliaries (
-    key TEXT PRIMARY KEY,
+    key TEXT PRIMARY KEY NOT NULL,
     method TEXT NOT NULL,
+    source_digest TEXT NOT NULL,
     settings TEXT NOT NULL,
     auxiliary TEXT NOT NULL,
+    auxiliary_title TEXT NOT NULL,
     auxiliary_fingerprint TEXT NOT NULL,
     seed INTEGER NOT NULL,
     seconds REAL NOT NULL,
-    device TEXT NOT NULL,
-    threads INTEGER NOT NULL,
-    finished TEXT NOT NULL
+    {_ORIGIN}
 );
 """
+_UNFINISHED = "key NOT IN (SELECT key FROM cells)"
+
+#: The tables of a store.
+ROW_TABLES = ("cells", "auxiliaries", "failures")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """All rows of a run or of a published table, with the columns of the store.
+
+    ``cells`` are the finished ones, ``auxiliaries`` the trainings on auxiliary images, ``failures`` the cells whose
+    last attempt ended in an error.
+    """
+
+    cells: pd.DataFrame
+    auxiliaries: pd.DataFrame
+    failures: pd.DataFrame
+
+    def all_cells(self) -> pd.DataFrame:
+        """Finished and failed cells in one table: ``aucs`` tells the finished ones, ``error`` the others."""
+        return (
+            pd.concat([self.cells, self.failures], ignore_index=True)
+            if len(self.failures)
+            else self.cells.assign(cell=None, error=None)
+        )
+
+
+@functools.cache
+def columns_of(table: str) -> dict[str, tuple[str, bool]]:
+    """Type ("TEXT", "INTEGER" or "REAL") of each column of a table, in order, and whether it may be empty."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as example:
+        example.executescript(_SCHEMA)
+        return {row[1]: (row[2], not row[3]) for row in example.execute(f"PRAGMA table_info({table})")}
+
+
+def typed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
+    """``frame`` with the columns of a table, each of its type, whatever it was read from; None where it is empty.
+
+    Raises
+    ------
+    ValueError
+        If a value is not of its column's type.
+    """
+    result = {}
+    for name, (kind, nullable) in columns_of(table).items():
+        values = [None if nullable and (pd.isna(value) or value == "") else value for value in frame[name]]
+        if kind == "TEXT":
+            result[name] = pd.Series(values, dtype=object)
+            continue
+        convert, dtype = (int, "Int64" if nullable else "int64") if kind == "INTEGER" else (float, "float64")
+        try:
+            result[name] = pd.Series([v if v is None else convert(v) for v in values], dtype=dtype)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(f"column {name!r}: {error}") from None
+    return pd.DataFrame(result)
+
+
+def checked_aucs(cells: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return ``cells`` if the AUCs of each can be read; a ValueError that names ``path`` and the cell otherwise."""
+    for key, aucs in zip(cells["key"], cells["aucs"], strict=True):
+        if not _is_aucs(aucs):
+            raise ValueError(
+                f"store: {str(path)!r}: the aucs of cell {key!r} are {str(aucs)[:60]!r}; accepted are numbers "
+                "by name in JSON; delete that row and the cell is run again"
+            )
+    return cells
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
-    """Names of the columns of each table, in order."""
-    tables = ("cells", "failures", "auxiliaries")
-    return {table: [row[1] for row in connection.execute(f"PRAGMA table_info({table})")] for table in tables}
 
 
 def _is_aucs(text: object) -> bool:
@@ -89,6 +176,8 @@ class Store:
     ----------
     path
         The SQLite file; made where there is none.
+    command
+        The command line that new rows are noted to come from.
 
     Raises
     ------
@@ -97,19 +186,49 @@ class Store:
         read or written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
+    def __init__(self, path: Path, command: str = "") -> None:
+        self.path, self.command = path, printable(command)
+        with self._usable():
             self._connection = sqlite3.connect(path, timeout=60)
-            self._connection.executescript(_SCHEMA)
-            with contextlib.closing(sqlite3.connect(":memory:")) as example:
-                example.executescript(_SCHEMA)
-                if _columns(self._connection) != _columns(example):
-                    raise sqlite3.DatabaseError("its tables are those of another version")
+            self._check()
             self._connection.execute("BEGIN IMMEDIATE")  # a file that can only be read is found out before the work
             self._connection.rollback()
+
+    @classmethod
+    def copy(cls, path: Path) -> Store:
+        """A store in memory with what the file ``path`` holds, if there is one: the file is not written to.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a store of this version.
+        """
+        store = cls.__new__(cls)
+        store.path, store.command = path, ""
+        with store._usable():
+            store._connection = sqlite3.connect(":memory:")
+            if path.exists():
+                # not read-only: what a killed process left half-written is put right first
+                place = f"{path.resolve().as_uri()}?mode=rw"
+                with contextlib.closing(sqlite3.connect(place, uri=True, timeout=60)) as file:
+                    file.backup(store._connection)
+            store._check()
+        return store
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as error:
-            raise ValueError(f"store: cannot use {str(path)!r} ({error}); move it away or give another --out") from None
+            raise ValueError(
+                f"store: cannot use {str(self.path)!r} ({error}); move it away or give another --out"
+            ) from None
+
+    def _check(self) -> None:
+        self._connection.executescript(_SCHEMA)
+        for table in ROW_TABLES:
+            if [row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")] != list(columns_of(table)):
+                raise sqlite3.DatabaseError("its tables are those of another version")
 
     def __enter__(self) -> Store:
         return self
@@ -117,20 +236,22 @@ class Store:
     def __exit__(self, *exception: object) -> None:
         self._connection.close()
 
-    def _select(self, table: str, keys: Iterable[str], condition: str = "") -> pd.DataFrame:
-        keys = list(dict.fromkeys(keys))
+    def _select(self, table: str, keys: Iterable[str] | None, condition: str = "TRUE") -> pd.DataFrame:
+        """Rows of a table; None for ``keys``: all of them."""
         rows: list[tuple[Any, ...]] = []
         try:
-            columns = [column[0] for column in self._connection.execute(f"SELECT * FROM {table} WHERE 0").description]
-            for start in range(0, len(keys), 500):  # SQLite bounds the number of placeholders in one statement
-                part = keys[start : start + 500]
-                query = f"SELECT * FROM {table} WHERE key IN ({','.join('?' * len(part))}) {condition}"
-                rows += self._connection.execute(query, part)
-        except sqlite3.Error as error:
+            if keys is None:
+                rows += self._connection.execute(f"SELECT * FROM {table} WHERE {condition}")
+            wanted = list(dict.fromkeys(keys or ()))
+            for start in range(0, len(wanted), 500):  # SQLite bounds the number of placeholders in one statement
+                part = wanted[start : start + 500]
+                places = ",".join("?" * len(part))
+                rows += self._connection.execute(f"SELECT * FROM {table} WHERE key IN ({places}) AND {condition}", part)
+            return typed(pd.DataFrame(rows, columns=list(columns_of(table)), dtype=object), table)
+        except (sqlite3.Error, ValueError) as error:
             raise ValueError(
                 f"store: cannot read {str(self.path)!r} ({error}); move it away or give another --out"
             ) from None
-        return pd.DataFrame(rows, columns=columns)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -148,21 +269,48 @@ class Store:
         ValueError
             If the AUCs of one of them cannot be read.
         """
-        rows = self._select("cells", keys)
-        for key, aucs in zip(rows["key"], rows["aucs"], strict=True):
-            if not _is_aucs(aucs):
-                raise ValueError(
-                    f"store: {str(self.path)!r}: the aucs of cell {key!r} are {str(aucs)[:60]!r}; accepted are numbers "
-                    "by name in JSON; delete that row and the cell is run again"
-                )
-        return rows
+        return checked_aucs(self._select("cells", keys), self.path)
 
     def failed(self, keys: Iterable[str]) -> pd.DataFrame:
-        """Rows (key, cell, error, failed) of the cells among ``keys`` whose last attempt ended in an error.
+        """Rows of the cells among ``keys`` whose last attempt ended in an error, with ``cell`` and ``error``.
 
         What another run has finished has not failed.
         """
-        return self._select("failures", keys, "AND key NOT IN (SELECT key FROM cells)")
+        return self._select("failures", keys, _UNFINISHED)
+
+    def of(self, cells: Sequence[Cell]) -> pd.DataFrame:
+        """A row for each of ``cells``, in their order and with their names, finished or not.
+
+        Columns are those of finished cells, and ``cell`` and ``error`` of those that ended in an error; all that is
+        not known of a cell is NaN.
+        """
+        planned = pd.DataFrame([cell.row() for cell in cells])
+        keys = list(planned["key"])
+        finished, failed = self.finished(keys), self.failed(keys)
+        measured = [column for column in columns_of("cells") if column == "key" or column not in planned]
+        rows = planned.merge(finished[measured], how="left", on="key")
+        return rows.merge(failed[["key", "cell", "error"]], how="left", on="key")
+
+    def rows(self) -> Rows:
+        """Everything that the store holds."""
+        return Rows(
+            cells=checked_aucs(self._select("cells", None), self.path),
+            auxiliaries=self._select("auxiliaries", None),
+            failures=self._select("failures", None, _UNFINISHED),
+        )
+
+    def take(self, rows: Rows, cells: Iterable[Cell]) -> None:
+        """Keep those of another store's rows that belong to ``cells``; what is there already stays."""
+        cells = list(cells)
+        wanted = {"cells": {cell.key for cell in cells}, "auxiliaries": {cell.auxiliary_key for cell in cells}}
+        with self._transaction() as connection:
+            for table, keys in wanted.items():
+                frame: pd.DataFrame = getattr(rows, table)
+                for row in frame[frame["key"].isin(keys)].to_dict("records"):
+                    values = [None if pd.isna(value) else value for value in row.values()]
+                    connection.execute(
+                        f"INSERT OR IGNORE INTO {table} ({','.join(row)}) VALUES ({','.join('?' * len(row))})", values
+                    )
 
     def auxiliaries(self, keys: Iterable[str]) -> pd.DataFrame:
         """Rows of the trainings on auxiliary images among ``keys``."""
@@ -182,28 +330,16 @@ class Store:
     ) -> None:
         """Keep a finished cell. ``aucs`` holds the AUC of each score variant, the method's own score first."""
         row: dict[str, Any] = {
-            "key": cell.key,
-            "dataset": cell.dataset,
-            "dataset_fingerprint": cell.dataset_fingerprint,
-            "method": cell.method.name,
-            "settings": canonical_json(cell.method.settings),
-            "auxiliary": cell.auxiliary,
-            "auxiliary_fingerprint": cell.auxiliary_fingerprint,
-            "train_per_class": str(cell.train_per_class),
-            "run": cell.run,
-            "class": cell.class_index,
-            "class_name": cell.class_name,
+            **cell.row(),
             "auc": next(iter(aucs.values())),
             "aucs": json.dumps(aucs),
             "fit_seconds": fit_seconds,
             "score_seconds": score_seconds,
-            "seeds": canonical_json(
-                {"base": cell.base_seed, "method": cell.method_seed, "auxiliary": cell.auxiliary_seed}
-            ),
             "device": device,
             "threads": threads,
             "versions": canonical_json(versions),
             "git_commit": git_commit,
+            "command": self.command,
             "finished": _now(),
         }
         with self._transaction() as connection:
@@ -214,36 +350,50 @@ class Store:
             connection.execute("DELETE FROM failures WHERE key = ?", (cell.key,))
 
     def add_failure(self, cell: Cell, error: str) -> bool:
-        """Note that a cell ended in an error. It counts as not finished: the next run tries it again.
+        """Note that a cell ended in an error; it counts as not finished.
 
         Returns
         -------
         bool
             False if another run has finished the cell in the meantime: then there is nothing to note.
         """
+        row = {
+            **cell.row(),
+            "cell": printable(str(cell)),
+            "error": printable(error),
+            "command": self.command,
+            "failed": _now(),
+        }
         with self._transaction() as connection:
             noted = connection.execute(
-                "INSERT OR REPLACE INTO failures SELECT ?, ?, ?, ? "
+                f"INSERT OR REPLACE INTO failures ({','.join(row)}) SELECT {','.join('?' * len(row))} "
                 "WHERE NOT EXISTS (SELECT 1 FROM cells WHERE key = ?)",
-                (cell.key, str(cell), error, _now(), cell.key),
+                (*row.values(), cell.key),
             )
         return noted.rowcount > 0
 
     def add_auxiliary(self, cell: Cell, *, seconds: float, device: str, threads: int) -> None:
         """Note a finished training on auxiliary images and what it took."""
+        described = cell.row()
+        row = {
+            "key": cell.auxiliary_key,
+            "method": printable(str(cell.method.auxiliary_settings.get("method", cell.method.name))),
+            "source_digest": cell.method.source,
+            "settings": described["auxiliary_settings"],
+            "auxiliary": described["auxiliary"],
+            "auxiliary_title": described["auxiliary_title"],
+            "auxiliary_fingerprint": cell.auxiliary_fingerprint,
+            "seed": cell.auxiliary_seed,
+            "seconds": seconds,
+            "device": device,
+            "threads": threads,
+            "versions": canonical_json(provenance.versions()),
+            "git_commit": provenance.git_commit(),
+            "command": self.command,
+            "finished": _now(),
+        }
         with self._transaction() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO auxiliaries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    cell.auxiliary_key,
-                    str(cell.method.auxiliary_settings.get("method", cell.method.name)),
-                    canonical_json(cell.method.auxiliary_settings),
-                    cell.auxiliary,
-                    cell.auxiliary_fingerprint,
-                    cell.auxiliary_seed,
-                    seconds,
-                    device,
-                    threads,
-                    _now(),
-                ),
+                f"INSERT OR REPLACE INTO auxiliaries ({','.join(row)}) VALUES ({','.join('?' * len(row))})",
+                tuple(row.values()),
             )

@@ -1,0 +1,109 @@
+"""What there is to run, and what a run would do: ``bench.table1 --list`` and ``--dry-run``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+
+import methods
+from bench import data
+from bench.engine.cells import Cell, described, flattened
+from bench.engine.store import Rows
+
+
+def listing(names: Sequence[str], data_root: str) -> str:
+    """Methods with their settings in both profiles, and datasets with whether their files are there.
+
+    Parameters
+    ----------
+    names
+        The methods.
+    data_root
+        The folder that holds the datasets.
+    """
+    lines = ["Methods, and --set METHOD.SETTING=VALUE with its values in the profiles paper and quick:"]
+    for name in names:
+        method = methods.resolve(name)
+        paper, quick = (flattened(dataclasses.asdict(method.settings_of(profile))) for profile in ("paper", "quick"))
+        lines += ["", f"  {name}" + ("" if paper else ": no settings")]
+        for setting in dict.fromkeys([*paper, *quick]):
+            values = [described({setting: profile.get(setting)}).partition("=")[2] for profile in (paper, quick)]
+            lines.append(f"    {setting:<20} {'  '.join(f'{value:<12}' for value in values)}".rstrip())
+    lines += [
+        "",
+        f"Datasets in {data_root}, and what their shared autoencoder learns from unless --auxiliary says so:",
+        "",
+    ]
+    for name in data.names():
+        lines.append(f"  {name:<20} {data.default_auxiliary(name):<12}  {_found(name, data_root)}")
+    lines.append("  folder:PATH          itself        PATH/train/CLASS/* and PATH/test/CLASS/*")
+    return "\n".join(lines)
+
+
+def _found(name: str, data_root: str) -> str:
+    reason = data.missing(name, data_root)
+    return f"not found: {reason.removeprefix(f'dataset {name!r}: ')}" if reason else "found"
+
+
+def forecast(cells: Sequence[Cell], known: Rows, workers: int, retry: bool) -> str:
+    """What a run would do with ``cells``, and about how long it would take.
+
+    Parameters
+    ----------
+    cells
+        The plan.
+    known
+        Finished cells and trainings: those that are planned need not run, and all tell how long the like take.
+    workers
+        Processes that run cells.
+    retry
+        Whether cells that failed before run again.
+    """
+    rows = pd.DataFrame([cell.row() for cell in cells]).drop_duplicates("key")
+    rows["there"] = rows["key"].isin(set(known.cells["key"]))
+    rows["failed"] = rows["key"].isin(set(known.failures["key"])) & ~rows["there"]
+    rows["runs"] = ~rows["there"] & (retry | ~rows["failed"])
+    seconds = known.cells.assign(seconds=known.cells["fit_seconds"] + known.cells["score_seconds"])
+    # the like: the same method by the same settings on as many images of the same data
+    like = ["method_identity", "settings", "dataset_fingerprint", "train_per_class", "test_images"]
+    means = seconds.groupby(like, dropna=False)["seconds"].mean().reset_index()
+    rows = rows.astype({"test_images": "Int64"}).merge(means, how="left", on=like)
+    lines = []
+    for (dataset, method, changes, m, auxiliary), group in rows.groupby(
+        ["dataset_title", "method", "changes", "train_per_class", "auxiliary_title"], sort=False, dropna=False
+    ):
+        todo = group[group["runs"]]
+        settings = described(json.loads(changes))
+        name = f"{method} ({settings})" if settings else method
+        where = f"{name} on {dataset}, m = {m}" + (f", auxiliary {auxiliary}" if isinstance(auxiliary, str) else "")
+        time = "" if todo.empty else f", about {_duration(todo['seconds'].mean() * len(todo))}"
+        failed = f", {group['failed'].sum()} failed before" if group["failed"].any() else ""
+        lines.append(f"{where}: {len(todo)} cells to run{time}, {group['there'].sum()} there{failed}")
+    todo = rows[rows["runs"]]
+    trainings = todo.dropna(subset=["auxiliary_key"]).drop_duplicates("auxiliary_key")
+    trainings = trainings[~trainings["auxiliary_key"].isin(set(known.auxiliaries["key"]))]
+    by_settings = known.auxiliaries.groupby("settings")["seconds"].mean()
+    expected = trainings["auxiliary_settings"].map(by_settings)
+    for row, value in zip(trainings.itertuples(), expected, strict=True):
+        lines.append(f"shared autoencoder of {row.method} on {row.auxiliary_title} to train, about {_duration(value)}")
+    unknown = int(todo["seconds"].isna().sum()) + int(expected.isna().sum())
+    total = todo["seconds"].sum() / workers + expected.sum()
+    if len(todo) == 0:
+        summary = "nothing to run"
+    elif todo["seconds"].notna().sum() + expected.notna().sum() == 0:
+        summary = f"{len(todo)} cells to run; how long the like take is not known here yet"
+    else:
+        summary = f"{len(todo)} cells to run, about {_duration(total)} with {workers} worker{'s' * (workers > 1)}"
+        summary += f", and {unknown} of which no like is known" if unknown else ""
+    return "\n".join([*lines, summary])
+
+
+def _duration(seconds: float) -> str:
+    if pd.isna(seconds):
+        return "unknown time"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

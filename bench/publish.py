@@ -1,0 +1,69 @@
+"""``python -m bench.publish``: from runs to a table that others can take as finished, and check."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.engine.arguments import FileParser, add_version, command_file
+from bench.engine.command_line import run, writable_directory
+
+PROGRAM = "bench.publish"
+
+
+def _parser() -> FileParser:
+    parser = FileParser(
+        prog=f"python -m {PROGRAM}",
+        description="Write the rows of runs, with every column, and the tables made of them to a folder of results/. "
+        "Rows that are there already stay; python -m bench.table1 --from takes published rows as finished.",
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders that bench.table1 wrote to, or published ones")
+    parser.add_argument("--to", required=True, metavar="DIR", help="where to publish: results/NAME")
+    add_version(parser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+
+    from bench.analysis import tables
+    from bench.engine import published
+
+    to = Path(options.to)
+    parts = [(name, published.read_rows(Path(name), "RUN")) for name in options.runs]
+    for name, rows in parts:
+        if len(rows.cells) == 0:
+            raise ValueError(f"RUN: {name!r} holds no finished cells")
+    if (to / published.FILES["cells"]).exists():
+        parts.insert(0, (options.to, published.read_rows(to, "--to")))
+    rows = published.merge(parts)
+    commands = list(dict.fromkeys(rows.cells.sort_values("finished")["command"]))
+    files = {f"command{'' if number == 1 else f'-{number}'}": line for number, line in enumerate(commands, 1)}
+    try:
+        writable_directory(to, [*published.FILES.values(), "table1.csv", "table1.md", *files])
+    except ValueError as error:
+        raise ValueError(str(error).replace("--out", "--to", 1)) from None
+
+    published.write_published(to, rows)
+    table = tables.write(to, rows.all_cells(), rows.auxiliaries, commands)
+    for stale in to.glob("command*"):
+        if re.fullmatch(r"command(-\d+)?", stale.name) and stale.name not in files:
+            stale.unlink()
+    for name, line in files.items():
+        tables.write_text(to / name, command_file(line, shlex.quote((to / name).as_posix())))
+    print(tables.to_text(tables.for_people(table)))
+    print(
+        f"\n{len(rows.cells)} cells and {len(rows.auxiliaries)} trainings on auxiliary images; written to {to}: "
+        f"{', '.join(sorted(path.name for path in to.iterdir() if path.is_file()))}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    _parser().parse_args()
+    from bench.analysis import tables as _slow_to_load  # noqa: F401 - Ctrl-C is answered quietly until run begins
+
+    raise SystemExit(run(PROGRAM, main))
