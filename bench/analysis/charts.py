@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,7 +25,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from bench.analysis.comparison import Ranks
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#8a939b",
     "axes.grid": True,
@@ -183,8 +184,8 @@ def heat_map(means: pd.DataFrame) -> Figure:
                 dark = value > 0.8
                 axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else "#1d2328")
         bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.04, pad=0.03, aspect=40)
-        bar.outline.set_visible(False)  # type: ignore[operator]
-        bar.set_ticks(np.linspace(0.5, 1, 6), labels=["≤ 0.5", "0.6", "0.7", "0.8", "0.9", "1"])
+        bar.outline.set_visible(False)
+        bar.set_ticks([0.5, 0.6, 0.7, 0.8, 0.9, 1], labels=["≤ 0.5", "0.6", "0.7", "0.8", "0.9", "1"])
         bar.set_label("AUC")
         return figure
 
@@ -292,9 +293,7 @@ def critical_difference(found: Ranks, look: Mapping[str, Look]) -> Figure:
         return figure
 
 
-def gallery(
-    rows: Sequence[tuple[str, np.ndarray, np.ndarray | None]], headings: Sequence[str] = ()
-) -> Figure:
+def gallery(rows: Sequence[tuple[str, np.ndarray, np.ndarray | None]], headings: Sequence[str] = ()) -> Figure:
     """Rows of small images under each other, each with its name.
 
     Parameters

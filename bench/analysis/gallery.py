@@ -60,7 +60,7 @@ def _values(row: pd.Series) -> dict[str, Any]:
     return {name: None if pd.isna(value) else value for name, value in row.items()}
 
 
-def _arrays(method: Any, cells: list[Cell], dataset: Dataset) -> dict[str, np.ndarray]:
+def _arrays(method: Any, cells: list[Cell], dataset: Dataset) -> dict[str, Any]:
     """Originals beside reconstructions, and for each cell's class the test images that score most and least."""
     test, labels = np.asarray(dataset.test_images), np.asarray(dataset.test_labels)
     features = method.prepare(test)
