@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
@@ -86,7 +87,7 @@ def _figure(height: float, width: float = _WIDTH) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def seconds(value: float, _: object = None) -> str:
+def seconds(value: float) -> str:
     """A number of seconds in the unit that suits it."""
     for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if value >= size:
@@ -138,8 +139,9 @@ def intervals(table: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
         axes.set_xlabel("AUC")
         handles = [
             Line2D([], [], color="#3c444b", marker="o", markersize=5, linewidth=1.6, label="mean, 95 % interval"),
-            Line2D([], [], color="#3c444b", linewidth=5, alpha=0.35, label="± SD over runs"),
         ]
+        if table["auc_std"].notna().any():
+            handles.append(Line2D([], [], color="#3c444b", linewidth=5, alpha=0.35, label="± SD over runs"))
         if table["paper_auc"].notna().any():
             handles.append(Line2D([], [], linestyle="", marker="D", color="#1d2328", markerfacecolor="white",
                                   markersize=5, label="paper"))  # fmt: skip
@@ -250,12 +252,13 @@ def cost(table: pd.DataFrame, quantity: str, look: Mapping[str, Look]) -> Figure
         axes.set_xscale("log")
         axes.margins(x=0.12)
         if quantity == "seconds":
-            axes.xaxis.set_major_formatter(FuncFormatter(seconds))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t:,.0f} s" if t >= 1 else seconds(t)))
             axes.set_xlabel("fitting and scoring, per class")
         else:
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             axes.set_xlabel("parameters")
-        axes.xaxis.set_major_locator(LogLocator(numticks=7))
+        few = table[quantity].max() < 30 * table[quantity].min()
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=7))
         axes.xaxis.set_minor_formatter(NullFormatter())
         shown = table[["auc_mean", "low", "high"]].to_numpy(dtype=float)
         _auc_axis(axes, "y", float(np.nanmin(shown)), float(np.nanmax(shown)))
@@ -287,6 +290,7 @@ def critical_difference(found: Ranks, look: Mapping[str, Look]) -> Figure:
             marker_props={"s": 26}, elbow_props={"linewidth": 1.1}, text_h_margin=0.1 + found.ranks.iloc[0] - 1,
         )  # fmt: skip
         axes.set_xticks(range(1, len(found.ranks) + 1))
+        axes.spines.top.set(visible=True, bounds=(1, len(found.ranks)))
         for text in artists["labels"]:
             text.set_text(short(text.get_text(), 34))
             text.set_color("#1d2328")
@@ -299,7 +303,7 @@ def gallery(rows: Sequence[tuple[str, np.ndarray, np.ndarray | None]], headings:
     Parameters
     ----------
     rows
-        (name, (k, 3, 32, 32) uint8, (k,) bool or None) each: the images that are False get a dark frame.
+        (name, (k, 3, 32, 32) uint8, (k,) bool or None) each: the images that are True get a dark frame.
     headings
         Titles over equal parts of the columns, with a gap between them.
     """
@@ -308,10 +312,10 @@ def gallery(rows: Sequence[tuple[str, np.ndarray, np.ndarray | None]], headings:
     step, gap = 38, 20  # an image and the white around it; the white between parts
     lefts = [step * x + gap * (x // per_part) for x in range(columns)]
     canvas = np.full((step * len(rows), lefts[-1] + step, 3), 255, np.uint8)
-    for y, (_, images, own) in enumerate(rows):
+    for y, (_, images, framed) in enumerate(rows):
         for x, image in enumerate(images):
             top, left = y * step + 3, lefts[x] + 3
-            if own is not None and not own[x]:
+            if framed is not None and framed[x]:
                 canvas[top - 3 : top + 35, left - 3 : left + 35] = 29, 35, 40
                 canvas[top - 1 : top + 33, left - 1 : left + 33] = 255
             canvas[top : top + 32, left : left + 32] = image.transpose(1, 2, 0)
@@ -327,6 +331,13 @@ def gallery(rows: Sequence[tuple[str, np.ndarray, np.ndarray | None]], headings:
         return figure
 
 
+def _lay_out(figure: Figure) -> None:
+    """Find the place of everything once, not again for each file."""
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
 def inline_svg(figure: Figure, title: str) -> str:
     """The figure as an ``svg`` element for an HTML page.
 
@@ -339,11 +350,14 @@ def inline_svg(figure: Figure, title: str) -> str:
     # clip paths get their ids from the salt: those of two pictures on one page must differ
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": title}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's browser has its own fonts
+        _lay_out(figure)
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<(metadata|style)\b.*?</\1>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # nothing refers to them, and two pictures would share them
+    # matplotlib numbers the parts of every picture alike: on one page only identifiers that are referred to may stay
+    referred = set(re.findall(r"#([\w-]+)", svg))
+    svg = re.sub(r'(<[\w:]+[^<>]*?) id="([^"]*)"', lambda tag: tag[0] if tag[2] in referred else tag[1], svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1)
 
 
@@ -360,6 +374,7 @@ def save(figures: Mapping[str, Figure], folder: Path) -> list[str]:
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         for name, figure in figures.items():
+            _lay_out(figure)
             for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None})):
                 figure.savefig(folder / f"{name}.{kind}", dpi=200, metadata=metadata)
                 written.append(f"{name}.{kind}")

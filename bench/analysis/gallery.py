@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 
 from bench.data import Dataset
 from bench.engine import protocol
-from bench.engine.cells import Cell
+from bench.engine.cells import Cell, described
 from corel.checkpoint import write_atomically
 
 FILE = "gallery.npz"
@@ -48,8 +49,10 @@ def write(
             continue
         assert first.auxiliary is not None
         method.fit_auxiliary(load(first.auxiliary).train_images, path=encoder)
-        same = rows[(rows["dataset"] == first.dataset) & (rows["train_per_class"] == str(first.train_per_class))]
-        chosen = same[same["run"] == first.run].drop_duplicates("class").sort_values("class").head(CLASSES)
+        same = rows[(rows["dataset"] == first.dataset) & (rows["auxiliary"] == first.auxiliary)]
+        m = max(same["train_per_class"], key=lambda text: math.inf if text == "all" else int(text))
+        chosen = same[(same["train_per_class"] == m) & (same["run"] == same["run"].min())]
+        chosen = chosen.drop_duplicates("class").sort_values("class").head(CLASSES)
         arrays = _arrays(method, [Cell.from_row(_values(row)) for _, row in chosen.iterrows()], load(first.dataset))
         write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))  # noqa: B023
         return path
@@ -74,10 +77,10 @@ def _arrays(method: Any, cells: list[Cell], dataset: Dataset) -> dict[str, Any]:
         least.append(order[::-1][:IMAGES])
     shown = np.array([np.flatnonzero(labels == cell.class_index)[0] for cell in cells])
     own = np.array([[cell.class_index] for cell in cells])
-    first = cells[0]
+    first, told = cells[0], described(cells[0].method.changes)
     return {
         "about": np.array(
-            f"{first.method.name} on {first.dataset_title or first.dataset}, encoder trained on "
+            f"{first.method.name}{f' ({told})' if told else ''} on {first.dataset_title or first.dataset}, encoder trained on "
             f"{first.auxiliary_title or first.auxiliary}, m = {first.train_per_class}, run {first.run}"
         ),
         "classes": np.array([cell.class_name for cell in cells]),

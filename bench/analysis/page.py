@@ -27,7 +27,7 @@ from markupsafe import Markup
 from bench.analysis import charts, comparison, paper, sections
 from bench.analysis.lines import Line, command, groups, incomplete, lines, not_measured, parsed
 from bench.analysis.sections import Picture
-from bench.engine.store import columns_of
+from bench.engine.store import typed
 from corel.checkpoint import write_atomically
 
 #: What a cell was computed with: said once for all cells that share it.
@@ -80,12 +80,10 @@ def _drawn_with() -> str:
     return ", ".join(f"{name} {metadata.version(name)}" for name in _DRAWN_WITH)
 
 
-def _embedded(rows: pd.DataFrame) -> str:
+def _embedded(finished: pd.DataFrame) -> str:
     """The rows as a compressed CSV within an address: whoever has the page has what it is made from."""
-    text = (
-        rows[list(columns_of("cells"))].to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).encode()
-    )
-    return "data:application/gzip;base64," + base64.b64encode(gzip.compress(text, mtime=0)).decode()
+    text = typed(finished, "cells").to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    return "data:application/gzip;base64," + base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 # --------------------------------------------------------------------------------------------------- the templates
@@ -216,7 +214,7 @@ def write(
         "method_count": finished["method_identity"].nunique(),
         "cells": len(finished),
         "finished": max(finished["finished"], default="")[:10],
-        "profiles": sorted(set(rows["profile"])),
+        "profiles": sorted(set(rows["profile"]) - {"any"}),
         "sources": sources,
         "parameters": sections.PARAMETERS,
         "failed": rows[rows["aucs"].isna() & rows["error"].notna()].to_dict("records"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def intervals(all_lines: Sequence[Line], look: Looks) -> list[Picture]:
     found = []
     for title in dict.fromkeys(line.of("dataset_title") for line in all_lines):
         chosen = [line for line in all_lines if line.of("dataset_title") == title]
-        caption = f"{title}, {_runs(chosen)}. {comparison.METHOD}. Dashed: chance."
+        caption = f"{title}, {_runs(chosen)}. {comparison.METHOD}. Dashed, where in sight: chance."
         figure = charts.intervals(_table(chosen), look)
         found.append(Picture(f"{_slug(title)}-auc", f"AUC on {title}", caption, figure))
     return found
@@ -118,10 +119,11 @@ def cost(group: Sequence[Line], trainings: pd.DataFrame, look: Looks) -> Picture
     caption = f"{title}, m = {m}. Mean seconds of fitting one class and scoring the test images; {'; '.join(devices)}."
     if len(devices) > 1:
         caption += " Times of different machines do not compare."
-    used = {line.of("auxiliary") for line in group} - {None}
     for row in trainings.itertuples():
-        if row.auxiliary in used:
-            caption += f" Not in it: {row.seconds:,.0f} s, once, for what {row.method} learns from {row.auxiliary}."
+        learned = [line.label for line in group if line.of("auxiliary_key") == row.key]
+        if learned:
+            caption += f" Not in it: {row.seconds:,.0f} s, once, for what {', '.join(learned)} "
+            caption += f"learn{'s' if len(learned) == 1 else ''} from {row.auxiliary_title}."
     figure = charts.cost(_table(group), "seconds", look)
     return Picture(f"{_slug(title)}-m{m}-seconds", f"AUC against seconds, {title}, m = {m}", caption, figure)
 
@@ -166,17 +168,18 @@ def at_work(path: Path | None) -> list[Picture]:
             about, names = str(kept["about"]), [str(name) for name in kept["classes"]]
             pairs = [("original", kept["originals"]), ("reconstruction", kept["reconstructions"])]
             most, least, most_in, least_in = (kept[n] for n in ("most", "least", "most_in_class", "least_in_class"))
-        rows = [(name, np.concatenate([a, b[::-1]]), np.concatenate([i, j[::-1]]))
+        rows = [(name, np.concatenate([a, b[::-1]]), np.concatenate([~i, j[::-1]]))
                 for name, a, b, i, j in zip(names, most, least, most_in, least_in, strict=True)]  # fmt: skip
         reconstructions = charts.gallery([(name, images, None) for name, images in pairs])
         extremes = charts.gallery(rows, headings=("most in-class", "least in-class"))
-    except (OSError, ValueError, KeyError, EOFError, IndexError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, IndexError, zipfile.BadZipFile) as error:
         return [dataclasses.replace(missing, caption=f"{path.name} cannot be read ({error}). {missing.caption}")]
     return [
         Picture("reconstructions", "Originals beside reconstructions", f"{about}. Test images above what the decoder "
                 "makes of their codes.", reconstructions),
         Picture("extremes", "Most and least in-class", f"{about}. Per class the test images with the highest and the "
-                "lowest scores; a dark frame: not of this class.", extremes),
+                "lowest scores. Dark frames: mistakes, of another class among the most, of this class among the least.",
+                extremes),
     ]  # fmt: skip
 
 

@@ -25,5 +25,5 @@ if (table) {
     const words = filter.value.toLowerCase().split(/\s+/);
     bodies().forEach((body) => { body.hidden = !words.every((word) => body.rows[0].innerText.toLowerCase().includes(word)); });
   };
-  table.before(filter);
+  table.parentElement.before(filter);
 }
