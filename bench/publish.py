@@ -37,13 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, rows in parts:
         if len(rows.cells) == 0:
             raise ValueError(f"RUN: {name!r} holds no finished cells")
-    if (to / published.FILES["cells"]).exists():
+    if (to / published.FILES["cells"]).is_file():
         parts.insert(0, (options.to, published.read_rows(to, "--to")))
     rows = published.merge(parts)
-    commands = list(dict.fromkeys(rows.cells.sort_values("finished")["command"]))
+    commands = list(dict.fromkeys(rows.cells.sort_values(["finished", "command"])["command"]))
     files = {f"command{'' if number == 1 else f'-{number}'}": line for number, line in enumerate(commands, 1)}
     try:
-        writable_directory(to, [*published.FILES.values(), "table1.csv", "table1.md", *files])
+        writable_directory(options.to, [*published.FILES.values(), "table1.csv", "table1.md", *files])
     except ValueError as error:
         raise ValueError(str(error).replace("--out", "--to", 1)) from None
 

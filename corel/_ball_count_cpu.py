@@ -1,23 +1,25 @@
-"""Numba kernels that count stored points in balls."""
+"""Numba kernels that count stored points in balls, for :class:`corel.BallCount` on the CPU."""
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-#: Stored points in a tile, one to a lane of a vector, and tiles whose sums are in registers at a time.
-LANES, GROUP = 16, 2
+from corel.persistence.kernels.compiled import compiled
+from corel.persistence.kernels.vectors import LANES, constant, splat, unary, vector_pointer
+
+#: Tiles of stored points whose sums are kept in registers at a time.
+GROUP = 2
 
 
 def tiled(columns: np.ndarray) -> np.ndarray:
-    """(branches, dim, m) → (branches, tiles, dim, LANES), filled up with NaN, which is in no ball."""
+    """Stored points in tiles: (branches, dim, m) → (branches, tiles, dim, LANES), filled up with NaN, in no ball."""
     branches, dim, m = columns.shape
     count = -(-m // (GROUP * LANES)) * GROUP
     padded = np.full((branches, dim, count * LANES), np.nan, columns.dtype)
@@ -26,58 +28,47 @@ def tiled(columns: np.ndarray) -> np.ndarray:
 
 
 @intrinsic
-def _within_l1(typingctx, tiles, branch, z, row, radius):  # type: ignore[no-untyped-def]
-    """Count the points of one branch of ``tiles`` within L1 distance ≤ radius of its part of a row of z.
+def _within_l1(typingctx, tiles, branch, z, row, radius):
+    """Count the points of one branch of ``tiles`` within L1 distance ≤ radius of the same branch of a row of z.
 
     Each distance is summed in the order of the coordinates, with nothing fused.
     """
     scalar = z.dtype
 
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        real, integer = context.get_value_type(scalar), arguments[1].type
-        vector, align = ir.VectorType(real, LANES), scalar.bitwidth // 8
-        arrays = [context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 2)]
+    def codegen(context, builder, signature, args):
+        real, integer = context.get_value_type(scalar), args[1].type
+        arrays = [context.make_array(signature.args[index])(context, builder, args[index]) for index in (0, 2)]
         _, count, dim, _ = cgutils.unpack_tuple(builder, arrays[0].shape)
         columns = cgutils.unpack_tuple(builder, arrays[1].shape)[1]
-        branch, row, size = arguments[1], arguments[3], builder.mul(dim, integer(LANES))
+        branch, row, size = args[1], args[3], builder.mul(dim, integer(LANES))
         stored = builder.gep(arrays[0].data, [builder.mul(builder.mul(branch, count), size)])
         point = builder.gep(arrays[1].data, [builder.add(builder.mul(row, columns), builder.mul(branch, dim))])
-
-        def splat(value):  # type: ignore[no-untyped-def]
-            undefined = ir.Constant(vector, ir.Undefined)
-            one = builder.insert_element(undefined, value, ir.IntType(32)(0))
-            everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-            return builder.shuffle_vector(one, undefined, everywhere)
-
-        name = f"v{LANES}f{scalar.bitwidth}"
-        fabs = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), f"llvm.fabs.{name}")
-        limit, found = splat(arguments[4]), cgutils.alloca_once(builder, integer)
+        limit, found = splat(builder, args[4]), cgutils.alloca_once(builder, integer)
         builder.store(integer(0), found)
-        sums = [cgutils.alloca_once(builder, vector) for _ in range(GROUP)]
+        sums = [cgutils.alloca_once(builder, ir.VectorType(real, LANES)) for _ in range(GROUP)]
         with cgutils.for_range(builder, builder.udiv(count, integer(GROUP))) as group:
             first = builder.mul(group.index, integer(GROUP))
             for total in sums:
-                builder.store(ir.Constant(vector, [0.0] * LANES), total)
+                builder.store(constant(real, 0.0), total)
             with cgutils.for_range(builder, dim) as coordinate:
-                value = splat(builder.load(builder.gep(point, [coordinate.index])))
+                value = splat(builder, builder.load(builder.gep(point, [coordinate.index])))
                 for tile, total in enumerate(sums):
-                    at = builder.mul(builder.add(first, integer(tile)), size)
-                    at = builder.add(at, builder.mul(coordinate.index, integer(LANES)))
-                    other = builder.load(builder.bitcast(builder.gep(stored, [at]), vector.as_pointer()))
-                    other.align = align
-                    length = builder.call(fabs, [builder.fsub(value, other)])
-                    builder.store(builder.fadd(builder.load(total), length), total)
+                    start = builder.mul(builder.add(first, integer(tile)), size)
+                    start = builder.add(start, builder.mul(coordinate.index, integer(LANES)))
+                    other = builder.load(vector_pointer(builder, stored, start, real), align=scalar.bitwidth // 8)
+                    distance = unary(builder, "fabs", builder.fsub(value, other))
+                    builder.store(builder.fadd(builder.load(total), distance), total)
             for total in sums:
                 inside = builder.bitcast(builder.fcmp_ordered("<=", builder.load(total), limit), ir.IntType(LANES))
                 number = builder.zext(builder.ctpop(inside), integer)
                 builder.store(builder.add(builder.load(found), number), found)
         return builder.load(found)
 
-    return types.intp(tiles, types.intp, z, types.intp, scalar), generate
+    return types.intp(tiles, types.intp, z, types.intp, scalar), codegen
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def count_l1(z: Any, stored: Any, radius: Any, out: Any) -> None:
+@compiled(error_model="numpy")
+def count_l1(z, stored, radius, out):
     """Count, for each row of z, the stored points within L1 distance ≤ radius, summed over branches.
 
     z (n, branches·dim), stored as :func:`tiled` has them, radius of their dtype, out (n,) int64.
@@ -85,21 +76,22 @@ def count_l1(z: Any, stored: Any, radius: Any, out: Any) -> None:
     out[:] = 0
     for branch in range(stored.shape[0]):  # its stored points stay in the cache for all rows
         for row in range(z.shape[0]):
-            out[row] += _within_l1(stored, branch, z, row, radius)  # type: ignore[call-arg]
+            out[row] += _within_l1(stored, branch, z, row, radius)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def count_l2(z: Any, stored: Any, radius: Any, out: Any) -> None:
+@compiled(error_model="numpy")
+def count_l2(z, stored, radius, out):
     """Count, for each row of z, the stored points within Euclidean distance ≤ radius, summed over branches.
 
-    z (n, branches·dim), stored (branches, dim, m), radius > 0 of their dtype, out (n,) int64. Counting over stored
-    points is the inner loop, over contiguous memory: LLVM makes vector instructions of it without reordering a sum.
+    z (n, branches·dim), stored (branches, dim, m), radius > 0 of their dtype, out (n,) int64. The inner loop is over
+    stored points, which are contiguous in memory: LLVM vectorises it without reordering a sum.
     """
     n = z.shape[0]
     branches, dim, m = stored.shape
     total = np.empty(m, z.dtype)
-    # lengths are measured in a power of two near the radius: it rounds nothing, and squares neither vanish nor overflow
-    largest = 100 if z.itemsize == 4 else 900  # so that the dtype holds the scale
+    # Lengths are scaled by a power of two near 1 / radius: that rounds nothing, and squares of lengths near the radius
+    # neither vanish nor overflow.
+    largest = 100 if z.itemsize == 4 else 900  # the scale itself must not overflow
     exponent = min(max(math.frexp(radius)[1], -largest), largest)
     scale = z.dtype.type(math.ldexp(1.0, -exponent))
     scaled_radius = radius * scale
@@ -120,8 +112,8 @@ def count_l2(z: Any, stored: Any, radius: Any, out: Any) -> None:
         out[i] = count
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def count_max(z: Any, stored: Any, radius: Any, out: Any) -> None:
+@compiled(error_model="numpy")
+def count_max(z, stored, radius, out):
     """As :func:`count_l2`, under the maximum distance; radius ≥ 0."""
     n = z.shape[0]
     branches, dim, m = stored.shape

@@ -2,8 +2,9 @@
 
 A :data:`Check` takes an argument's name and value and returns the value, or raises the one error that says which
 argument it is, what was given and what is accepted: a TypeError for the wrong kind of thing, a ValueError for the
-wrong one of its kind. NumPy's numbers come back as Python's; Python's come back as they are, an integer where any
-number will do included. What is nearly always given is looked at first: some checks are made in every training step.
+wrong one of its kind. NumPy's numbers are returned as Python's. Python's are returned unchanged, so that an integer
+stays one where any real number is accepted. Checks begin with the types that are most often given, because some are
+made in every training step.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 Check = Callable[[str, Any], Any]
 
-#: The dtypes that are computed in, and those that are computed in float32.
+#: Dtypes in which lengths are computed, and half-precision ones, which are converted to float32 for that.
 COMPUTED = (torch.float32, torch.float64)
 HALF = (torch.float16, torch.bfloat16)
 STRIDED = torch.strided
@@ -111,14 +112,14 @@ def counts(fewest: int, most: int) -> Check:
 
 
 def boolean(name: str, value: Any) -> bool:
-    """True or False, and nothing that only counts as one."""
+    """The check of a boolean: numbers are not accepted, though Python takes them for true or false."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(got(name, value, "True and False"))
     return bool(value)
 
 
 def optional(check: Check) -> Check:
-    """``check``, or None; that None is accepted is for the words of ``check`` to say."""
+    """The check of None or of what ``check`` accepts; the text of ``check`` has to mention None."""
     return lambda name, value: None if value is None else check(name, value)
 
 
@@ -135,7 +136,7 @@ def check_fields(settings: Any, **checks: Check) -> None:
 
 
 def check_dense(name: str, tensor: Tensor) -> Tensor:
-    """Return ``tensor`` if its numbers lie in memory as in an array, on any device.
+    """Return ``tensor`` if it is an ordinary array of numbers, on any device.
 
     Raises
     ------
@@ -172,6 +173,6 @@ def check_floating(name: str, tensor: Tensor) -> Tensor:
 def native(array: np.ndarray) -> np.ndarray:
     """``array`` itself, or converted where torch has no such dtype: other byte orders, and longdouble, to float64."""
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        with np.errstate(over="ignore"):  # the infinity that this makes is for the caller to find
+        with np.errstate(over="ignore"):  # numbers too large for float64 become infinity, which callers refuse
             return array.astype(np.float64)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

@@ -1,4 +1,4 @@
-"""From the user's word for a device to a :class:`torch.device`."""
+"""Devices by name."""
 
 from __future__ import annotations
 

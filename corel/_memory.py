@@ -1,55 +1,16 @@
-"""Keeping the C library from giving freed memory back, where that costs more than it saves."""
+"""A hint to the C library that pays off in trainings on the CPU."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import functools
-import sys
-import threading
-from collections.abc import Iterator
-from typing import Any
-
-# Parameters of glibc's mallopt.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
-# What they are after a block. Whoever sets a parameter ends glibc's own adjustment of the two thresholds for good;
-# these are the values at which it arrives in a program that frees large blocks.
-_AFTERWARDS = {_TRIM_THRESHOLD: 64 * 2**20, _MMAP_THRESHOLD: 32 * 2**20, _MMAP_MAX: 65536}
-
-_lock = threading.Lock()
-_depth = 0
+import torch
 
 
-@functools.cache
-def _glibc() -> Any:
-    """The C library, where it is one that has mallopt; else None."""
-    if not sys.platform.startswith("linux"):
-        return None
-    library = ctypes.CDLL(None)
-    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+def keep_freed_memory() -> None:
+    """Let the process keep memory that is freed, up to 64 MB, for its next allocations; call it before a training.
 
-
-@contextlib.contextmanager
-def reuse_freed_memory() -> Iterator[None]:
-    """Within the block, memory that is freed stays with the process; afterwards it is given back.
-
-    PyTorch asks the C library anew for every activation of every training step. By default glibc maps large ones from
-    the kernel and unmaps them again, so that each step pays for thousands of page faults: a fifth of a step of the
-    autoencoder. Does nothing where the C library is another one. Blocks may be nested and in several threads.
+    PyTorch allocates the activations of every training step anew. At first, glibc gives freed memory back to the system
+    at once, and each step then pays for thousands of page faults. Freeing one large block changes that: glibc raises
+    the size from which it maps blocks one by one to that of the block (at most 32 MB), and the amount of free memory
+    that it keeps to twice that. Other C libraries are not affected.
     """
-    global _depth
-    library = _glibc()
-    with _lock:
-        _depth += 1
-        if library is not None and _depth == 1:
-            library.mallopt(_MMAP_MAX, 0)
-            library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-    try:
-        yield
-    finally:
-        with _lock:
-            _depth -= 1
-            if library is not None and _depth == 0:
-                for parameter, value in _AFTERWARDS.items():
-                    library.mallopt(parameter, value)
-                library.malloc_trim(0)
+    torch.empty(2**25 - 2**16, dtype=torch.uint8, device="cpu")

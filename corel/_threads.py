@@ -20,9 +20,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def all_true(tasks: Sequence[Callable[[], bool]], threads: int) -> bool:
-    """Run tasks on the calling thread and up to ``threads`` − 1 others; whoever is free takes the next one."""
+    """Run tasks on the calling thread and up to ``threads`` − 1 others. Returns whether all returned True.
+
+    Each thread takes the next task as soon as it has finished one.
+    """
     global _pool
-    counter = itertools.count()  # next() is atomic
+    counter = itertools.count()  # next() is atomic: no two threads get the same number
 
     def work() -> bool:
         fine = True
@@ -36,5 +39,5 @@ def all_true(tasks: Sequence[Callable[[], bool]], threads: int) -> bool:
             _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="corel")
         helpers = [_pool.submit(work) for _ in range(min(threads, len(tasks)) - 1)]
     fine = work()
-    # a helper that never began, because others keep the pool busy, has nothing left to do
+    # all tasks are taken by now: a helper that is still waiting for a thread of the pool has nothing left to do
     return all([fine, *(helper.result() for helper in helpers if not helper.cancel())])

@@ -30,6 +30,8 @@ class BranchedLinear(nn.Module):
         output.
     branches
         Number of branches; divides both.
+    device, dtype
+        Of the parameters; by default torch's.
 
     Raises
     ------
@@ -37,7 +39,14 @@ class BranchedLinear(nn.Module):
         If ``branches`` does not divide both sizes, or a number is no integer of at least 1.
     """
 
-    def __init__(self, in_features: int, out_features: int, branches: int) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        branches: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         in_features = _checks.count("in_features", in_features)
         out_features = _checks.count("out_features", out_features)
@@ -48,8 +57,9 @@ class BranchedLinear(nn.Module):
                 f"out_features {out_features}"
             )
         self.in_features, self.out_features, self.branches = in_features, out_features, branches
-        self.weight = nn.Parameter(torch.empty(branches, in_features // branches, out_features // branches))
-        self.bias = nn.Parameter(torch.empty(branches, 1, out_features // branches))
+        inputs, outputs = in_features // branches, out_features // branches
+        self.weight = nn.Parameter(torch.empty(branches, inputs, outputs, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(branches, 1, outputs, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -102,7 +112,9 @@ class Autoencoder(nn.Module):
     in_channels
         Channels of the images.
     filters
-        Filters of the encoder's convolutions.
+        Filters of the encoder's convolutions, 1 to 5 of them.
+    device, dtype
+        Of the parameters; by default torch's.
 
     Raises
     ------
@@ -112,7 +124,13 @@ class Autoencoder(nn.Module):
     """
 
     def __init__(
-        self, branches: int = 16, branch_dim: int = 10, in_channels: int = 3, filters: Sequence[int] = (32, 64, 128)
+        self,
+        branches: int = 16,
+        branch_dim: int = 10,
+        in_channels: int = 3,
+        filters: Sequence[int] = (32, 64, 128),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         branches = _checks.count("branches", branches)
@@ -128,13 +146,21 @@ class Autoencoder(nn.Module):
         channels = [in_channels, *filters]
         down: list[nn.Module] = []
         for before, after in itertools.pairwise(channels):
-            down += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.LeakyReLU(0.01)]
+            down += [
+                nn.Conv2d(before, after, 3, stride=2, padding=1, device=device, dtype=dtype),
+                nn.LeakyReLU(0.01),
+            ]
         up: list[nn.Module] = []
         for before, after in itertools.pairwise(reversed(channels)):
-            up += [nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1), nn.ReLU()]
-        self.encoder = nn.Sequential(*down, nn.Flatten(), BranchedLinear(flat, code, branches))
+            up += [
+                nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1, device=device, dtype=dtype),
+                nn.ReLU(),
+            ]
+        self.encoder = nn.Sequential(*down, nn.Flatten(), BranchedLinear(flat, code, branches, device, dtype))
         self.decoder = nn.Sequential(
-            BranchedLinear(code, flat, branches), nn.Unflatten(1, (filters[-1], side, side)), *up[:-1]
+            BranchedLinear(code, flat, branches, device, dtype),
+            nn.Unflatten(1, (filters[-1], side, side)),
+            *up[:-1],
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,21 +8,22 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils.validation import check_is_fitted
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from corel import _checks
 from corel._threads import all_true
 from corel.persistence.metric import check_p, norm
 
-#: Fewest rows of one piece of work: enough to make handing it to a thread cheap.
+#: Fewest rows that a thread is given at a time: with fewer, handing them over would cost more than it saves.
 _ROWS = 256
-#: Elements of the largest temporary of the torch path.
+#: Elements of the largest temporary tensor where counting is done in torch operations.
 _TORCH_ELEMENTS = 2**25
 
 
-class BallCount(OutlierMixin, BaseEstimator):
+class BallCount(BaseEstimator):
     """One-class model that counts stored points in balls (Eq. 6), a kernel density estimate with a uniform kernel.
 
     Parameters
@@ -34,17 +35,22 @@ class BallCount(OutlierMixin, BaseEstimator):
     p : float, default=1.0
         Norm ‖·‖p of the balls, 1 ≤ p ≤ ∞.
 
-    A parameter that is changed after ``fit`` counts from the next ``fit`` on.
+    Notes
+    -----
+    A parameter that is changed after ``fit`` takes effect with the next ``fit``. ``predict`` is meant for new samples:
+    each point that the model was fitted with lies in its own balls, and is never an outlier.
 
     Attributes
     ----------
     stored_ : numpy.ndarray or torch.Tensor of shape (m, n_features)
-        The points of the class.
+        The points of the class, a copy.
     n_features_in_ : int
         Number of columns seen in ``fit``.
+    feature_names_in_ : numpy.ndarray of shape (n_features_in_,)
+        Names of the columns, where ``fit`` was given a DataFrame whose names are all strings.
     offset_ : float
-        Added to scores by ``decision_function`` with its sign turned: half a point, so that a sample with an empty
-        ball in every branch is an outlier.
+        Subtracted from scores by ``decision_function``: 0.5, so that a sample is an outlier where no stored point is
+        in any of its balls.
 
     Examples
     --------
@@ -72,8 +78,9 @@ class BallCount(OutlierMixin, BaseEstimator):
         Parameters
         ----------
         Z
-            (m, n) real numbers, finite, m ≥ 1 and n ≥ 1: a dense array or tensor, or what numpy makes an array of.
-            Other types than float32 and float64 are converted to one of them. A tensor on a GPU keeps the model there.
+            (m, n) real numbers, finite, m ≥ 1 and n ≥ 1: a dense array or tensor, a DataFrame, or what numpy makes an
+            array of. float16 and bfloat16 are converted to float32, other types than float32 to float64. Of a tensor on
+            a GPU, the model is kept there.
         y
             Ignored.
 
@@ -85,21 +92,17 @@ class BallCount(OutlierMixin, BaseEstimator):
         radius = _checks.non_negative("radius", self.radius)
         branches = _checks.count("branches", self.branches)
         p = check_p(self.p)
-        stored = _check(Z)
-        if len(stored) == 0:
-            raise ValueError("Z: got no points; at least one is needed")
-        if stored.shape[1] == 0:
-            raise ValueError(f"Z: got shape {tuple(stored.shape)}; at least one column is needed")
+        stored = self._check(Z, reset=True)
         if stored.shape[1] % branches:
             raise ValueError(f"branches: got {branches}, which does not divide the {stored.shape[1]} columns of Z")
-        self.stored_ = stored
-        self.n_features_in_ = stored.shape[1]
+        # a copy: what the caller does to Z afterwards must not change the model
+        self.stored_ = stored.clone() if isinstance(stored, Tensor) else stored.copy()
         self.offset_ = 0.5
-        # as they are now: a model that is half of other parameters would be no model
+        # scores are computed with the parameters as they are now, even if set_params changes them before the next fit
         self._radius, self._branches, self._norm = radius, branches, p
-        if isinstance(stored, np.ndarray):
+        if isinstance(self.stored_, np.ndarray):
             dim = stored.shape[1] // branches
-            self._columns = np.ascontiguousarray(stored.reshape(-1, branches, dim).transpose(1, 2, 0))
+            self._columns = np.ascontiguousarray(self.stored_.reshape(-1, branches, dim).transpose(1, 2, 0))
         return self
 
     def score_samples(self, Z: np.ndarray | Tensor) -> np.ndarray:
@@ -125,20 +128,44 @@ class BallCount(OutlierMixin, BaseEstimator):
             Before ``fit``.
         """
         check_is_fitted(self, "stored_")
-        points = _check(Z)
-        if points.shape[1] != self.n_features_in_:
-            raise ValueError(f"Z: got {points.shape[1]} columns; the model was fitted with {self.n_features_in_}")
+        points = self._check(Z, reset=False)
         if isinstance(points, np.ndarray) and isinstance(self.stored_, np.ndarray) and self._norm in _KERNELS:
             return self._count_on_cpu(points)
-        return self._count_in_torch(torch.as_tensor(points), torch.as_tensor(self.stored_))
+        return self._count_in_torch(_tensor(points), _tensor(self.stored_))
 
     def decision_function(self, Z: np.ndarray | Tensor) -> np.ndarray:
-        """``score_samples`` less ``offset_``: negative for samples with no stored point in any ball."""
+        """``score_samples`` minus ``offset_``, (n,) float64: negative where no stored point is in any ball.
+
+        Parameters and errors are those of :meth:`score_samples`.
+        """
         return self.score_samples(Z) - self.offset_
 
     def predict(self, Z: np.ndarray | Tensor) -> np.ndarray:
-        """1 for samples with a stored point in a ball, −1 for the others, (n,) int64."""
+        """1 for samples with a stored point in any of their balls, −1 for the others, (n,) int64.
+
+        Parameters and errors are those of :meth:`score_samples`.
+        """
         return np.where(self.decision_function(Z) > 0, 1, -1)
+
+    def _check(self, Z: Any, reset: bool) -> np.ndarray | Tensor:
+        """Points (n, n_features), finite, in float32 or float64: an array, or a tensor if it is not on the CPU.
+
+        Remembers names and number of the columns if ``reset``, else compares them with those of ``fit``.
+        """
+        points = _numbers(Z)
+        if points.ndim != 2:
+            raise ValueError(
+                f"Z: got shape {tuple(points.shape)}; accepted is (n, n_features). Reshape your data, with "
+                "reshape(1, -1) if it is a single sample"
+            )
+        if reset and points.shape[0] == 0:
+            raise ValueError("Z: got no points; at least one is needed")
+        if reset and points.shape[1] == 0:  # in the words that scikit-learn asks for
+            raise ValueError(f"Z: got 0 feature(s) (shape={tuple(points.shape)}) while a minimum of 1 is required.")
+        validate_data(self, points if isinstance(Z, Tensor) else Z, reset=reset, skip_check_array=True)
+        if not bool(torch.isfinite(points).all() if isinstance(points, Tensor) else np.isfinite(points).all()):
+            raise ValueError("Z: got NaN or infinity; all coordinates must be finite")
+        return points
 
     def _count_on_cpu(self, points: np.ndarray) -> np.ndarray:
         from corel import _ball_count_cpu
@@ -146,7 +173,7 @@ class BallCount(OutlierMixin, BaseEstimator):
         dtype = np.promote_types(points.dtype, self._columns.dtype)
         with np.errstate(over="ignore"):
             radius = dtype.type(self._radius)
-        # at radius 0 only equal points count, under every norm: a length must not vanish by being squared
+        # At radius 0 only equal points count, under every norm. The maximum norm finds these; squares could vanish.
         kernel = getattr(_ball_count_cpu, _KERNELS[self._norm if radius > 0 else math.inf])
         points = np.ascontiguousarray(points, dtype)
         columns = self._columns.astype(dtype, copy=False)
@@ -178,37 +205,37 @@ class BallCount(OutlierMixin, BaseEstimator):
 
 
 _KERNELS = {1.0: "count_l1", 2.0: "count_l2", math.inf: "count_max"}
-
-
 _INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def _check(Z: np.ndarray | Tensor) -> np.ndarray | Tensor:
-    """Two-dimensional, float32 or float64, finite: an array, or a tensor if it is not on the CPU."""
+def _numbers(Z: Any) -> np.ndarray | Tensor:
+    """``Z`` of any shape in float32 or float64: an array, or a tensor if it is not on the CPU."""
     if isinstance(Z, Tensor):
         Z = _checks.check_dense("Z", Z.detach())
         Z = _checks.check_floating("Z", Z.double() if Z.dtype in _INTEGERS else Z)
-        if Z.device.type == "cpu":
-            Z = Z.numpy()
-    else:
-        Z = _array(Z)
-    if Z.ndim != 2:
-        raise ValueError(f"Z: got shape {tuple(Z.shape)}; accepted is (n, n_features)")
-    if not bool(torch.isfinite(Z).all() if isinstance(Z, Tensor) else np.isfinite(Z).all()):
-        raise ValueError("Z: got NaN or infinity; all coordinates must be finite")
-    return Z
-
-
-def _array(values: Any) -> np.ndarray:
-    """What numpy makes of ``values``, in float32 or float64."""
+        return Z.numpy() if Z.device.type == "cpu" else Z
+    if issparse(Z):
+        raise TypeError(f"Z: got {type(Z).__name__}, which is sparse; accepted are dense arrays (toarray() makes one)")
     try:
-        array = np.asarray(values)
+        array = np.asarray(Z)
     except ValueError:  # rows of different lengths
-        raise ValueError(f"Z: got a ragged {type(values).__name__}; accepted is (n, n_features)") from None
-    if array.dtype.kind not in "fiub":
-        # a matrix of scipy's sparse ones, say, is to numpy one object
-        given = f"dtype {array.dtype}" if array.ndim else type(values).__name__
+        raise ValueError(f"Z: got a ragged {type(Z).__name__}; accepted is (n, n_features)") from None
+    kind = array.dtype.kind
+    if kind == "O" and array.ndim:
+        try:
+            return array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            kind_of_error = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind_of_error(f"Z: got dtype object with an element that is no number ({error})") from None
+    if kind == "c":  # in the words that scikit-learn asks for
+        raise ValueError(f"Z: got dtype {array.dtype}. Complex data not supported; accepted are real numbers")
+    if kind not in "fiub":
+        given = f"dtype {array.dtype}" if array.ndim else type(Z).__name__
         raise TypeError(f"Z: got {given}; accepted are dense arrays and tensors of real numbers")
-    if array.dtype.kind != "f":
+    if kind != "f":
         return array.astype(np.float64)
     return array.astype(np.float32) if array.dtype.itemsize == 2 else _checks.native(array)
+
+
+def _tensor(points: np.ndarray | Tensor) -> Tensor:
+    return points if isinstance(points, Tensor) else torch.from_numpy(np.require(points, requirements=["C", "W"]))

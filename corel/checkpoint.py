@@ -24,7 +24,7 @@ class Stateful(Protocol):
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then move it there in one step.
 
-    A process killed at any moment leaves either the old file or the new one, never half of one.
+    Whenever the process is killed, ``path`` is either the old file or the new one, and complete.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,8 +62,8 @@ class Checkpoint:
     path
         The file, or None: then nothing is ever read or written, and every training starts at epoch 0.
     key
-        A text that stands for everything that shapes the training (settings, seed, data fingerprint).
-        A file written under another key is not this training's and is ignored.
+        A text made of everything that the result of the training depends on (settings, seed, data fingerprint).
+        A file with another key belongs to another training and is ignored.
 
     Examples
     --------
@@ -82,15 +82,15 @@ class Checkpoint:
     def load(self, **parts: Stateful | torch.Generator) -> tuple[int, Any]:
         """Restore ``parts`` in place and return (finished epochs, the ``extra`` given to :meth:`save`).
 
-        Returns (0, None), with ``parts`` untouched, where there is no file, or one of another key, or
-        one that cannot be read (a disk error: the training then starts again rather than end here).
+        Returns (0, None), with ``parts`` untouched, if there is no file, if it has another key, or if it cannot be
+        read, for instance after a disk error; the training then starts again.
         The global random state of torch is restored too.
         """
         if self.path is None:
             return 0, None
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception:  # no file and any damage to it mean the same: there is no usable checkpoint
+        except Exception:  # no file, or any damage to it: there is no usable checkpoint
             return 0, None
         if state.get("key") != self.key or set(state["parts"]) != set(parts):
             return 0, None
@@ -125,7 +125,7 @@ class Checkpoint:
         write_atomically(self.path, lambda stream: torch.save(state, stream))
 
     def check_writable(self) -> None:
-        """Make the file's folder and try to write there, before hours go into what is to be kept.
+        """Make the file's folder and try to write there, so that a training fails at its start rather than at its end.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class Checkpoint:
             temporary = _temporary(self.path)
             temporary.touch()
             temporary.unlink()
-        except (OSError, ValueError) as error:  # a ValueError for a character that no path has
+        except (OSError, ValueError) as error:  # ValueError: a character that no path can have
             reason = getattr(error, "strerror", None) or error
             raise ValueError(f"checkpoint: cannot write to {str(self.path)!r} ({reason})") from None
 

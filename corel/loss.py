@@ -1,4 +1,4 @@
-"""The connectivity loss (paper, Eq. 4): deaths of the 0-dimensional persistence of a batch, pulled towards η."""
+"""The connectivity loss (paper, Eq. 4): the distance of the death times of a batch from a length η."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def connectivity_loss(
     z
         (b, n) floating point: b codes. With k branches, branch i is columns i·n/k to (i + 1)·n/k.
     eta
-        The length η > 0 that deaths are pulled to.
+        The length η > 0 that death times are to have.
     branches
         Number of branches; divides n.
     p
@@ -60,7 +60,7 @@ def _clouds(z: Tensor, branches: int) -> Tensor:
 
 
 class _Connectivity(torch.autograd.Function):
-    """The loss on the CPU, its gradient computed along with it; a second backward goes through torch operations."""
+    """The loss on the CPU. Its gradient is computed in the same kernel; second derivatives, in torch operations."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, eta: float, branches: int, p: float, factor: float) -> Tensor:

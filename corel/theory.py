@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from corel import _checks
-from corel.ball_count import BallCount
 from corel.persistence.metric import check_p
 from corel.persistence.spanning_tree import check_points, death_times
 
@@ -77,6 +76,8 @@ def density_degree(points: np.ndarray | Tensor, epsilon: float, p: float = 1.0) 
     >>> density_degree(np.array([[0.0], [1.0], [2.0]]), epsilon=1.0)
     1
     """
+    from corel.ball_count import BallCount
+
     cloud = _finite(points)
     if cloud.dim() != 2:
         raise ValueError(f"points: got shape {tuple(points.shape)}; accepted is (n, d)")
@@ -203,7 +204,7 @@ def _finite(points: np.ndarray | Tensor) -> Tensor:
     if isinstance(points, np.ndarray):
         if points.dtype.kind not in "fiubc":
             raise TypeError(f"points: got dtype {points.dtype}; accepted are floating-point numbers")
-        # torch takes neither negative strides nor, without a warning, memory that cannot be written to
+        # torch refuses negative strides, and warns of memory that cannot be written to
         points = torch.from_numpy(np.require(_checks.native(points), requirements=["C", "W"]))
     elif not isinstance(points, Tensor):
         raise TypeError(f"points: got {type(points).__name__}; accepted are numpy arrays and torch tensors")

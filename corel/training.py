@@ -6,20 +6,21 @@ import dataclasses
 import hashlib
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from corel import _checks
 from corel._device import resolve_device
-from corel._memory import reuse_freed_memory
+from corel._memory import keep_freed_memory
 from corel.autoencoder import IMAGE_SIZE, Autoencoder
 from corel.checkpoint import Checkpoint, check_path
 from corel.persistence.spanning_tree import death_times
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Columns of the history that are measured at every iteration.
 MEASURES = ("reconstruction", "connectivity", "alpha", "epsilon", "beta")
@@ -79,7 +80,7 @@ def train_autoencoder(
     images
         (n, 3, 32, 32), uint8 (scaled to [0, 1]) or floating point in [0, 1]; may be memory-mapped.
     eta
-        The length η that deaths are drawn to.
+        The length η that death times are to have.
     lam
         Weight λ of the connectivity loss; 0 trains for reconstruction alone.
     branches, branch_dim
@@ -87,7 +88,7 @@ def train_autoencoder(
     epochs
         Passes over the images.
     batch_size
-        Images per batch, b: also the size of the clouds whose connectivity is controlled.
+        Images per batch, b. Their codes are the point clouds whose connectivity is controlled.
     lr
         Learning rate.
     reduction
@@ -99,9 +100,9 @@ def train_autoencoder(
     progress
         Show a progress bar on standard error with both losses and α̂, ε̂, β̂.
     checkpoint
-        A file to keep the state in after each epoch. A training that was killed goes on from it, on the CPU to the
-        same weights bit for bit; one that was finished is loaded, or continued where ``epochs`` is larger now. A file
-        of other images or settings is replaced.
+        A file in which the state is saved after each epoch. A training that was killed continues from there; on the
+        CPU, to the same weights bit for bit. A finished training is loaded, and continued if ``epochs`` is larger now.
+        A file of other images or settings is replaced.
 
     Returns
     -------
@@ -118,6 +119,8 @@ def train_autoencoder(
     FloatingPointError
         If the loss or the codes are no longer finite.
     """
+    from tqdm.auto import tqdm
+
     settings = _Settings(eta, lam, branches, branch_dim, batch_size, lr, reduction, seed)
     epochs = _checks.count("epochs", epochs)
     path, where = check_path("checkpoint", checkpoint), resolve_device(device)
@@ -127,7 +130,9 @@ def train_autoencoder(
         raise ValueError(f"images: got {len(array)}, fewer than batch_size = {settings.batch_size}")
     state = Checkpoint(path, "" if path is None else _key(settings, array))
     gpus = range(torch.cuda.device_count()) if where.type == "cuda" else ()
-    with torch.random.fork_rng(devices=gpus), reuse_freed_memory():
+    keep_freed_memory()
+    # a training needs gradients, even if the caller has switched them off
+    with torch.random.fork_rng(devices=gpus), torch.inference_mode(False), torch.enable_grad():
         trainer = _Trainer(settings, where)
         start = trainer.load(state)
         if start > epochs:
@@ -144,14 +149,14 @@ def train_autoencoder(
 
 
 class _Trainer:
-    """Model, optimiser and what was measured so far."""
+    """Model, optimiser and measurements of a training in progress."""
 
     def __init__(self, settings: _Settings, device: torch.device) -> None:
         self.settings = settings
-        torch.default_generator.manual_seed(settings.seed)  # weights are drawn on the CPU, whatever the device
-        self.model = (
-            Autoencoder(settings.branches, settings.branch_dim).to(device).to(memory_format=torch.channels_last)
-        )
+        torch.default_generator.manual_seed(settings.seed)
+        # weights are drawn on the CPU, whatever the device: the seed then gives the same ones everywhere
+        model = Autoencoder(settings.branches, settings.branch_dim, device="cpu", dtype=torch.float32)
+        self.model = model.to(device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
         self.measured: list[Tensor] = []
         self.seconds: list[float] = []
@@ -206,11 +211,13 @@ class _Trainer:
         with torch.no_grad():
             if deaths.shape[1] == 0:
                 spread = deaths.new_zeros(3)
-            else:  # deaths come in order
+            else:  # the deaths of each branch are sorted
                 spread = torch.stack([deaths[:, 0].mean(), deaths.mean(), deaths[:, -1].mean()])
             return torch.cat([torch.stack([reconstruction.detach(), connectivity.detach()]), spread])
 
     def history(self, steps: int) -> pd.DataFrame:
+        import pandas as pd
+
         values = torch.cat(self.measured).double().numpy()
         frame = pd.DataFrame(values, columns=list(MEASURES))
         frame.insert(0, "epoch", np.arange(len(values)) // steps + 1)
@@ -232,7 +239,7 @@ class _Batches:
         return len(self.images)
 
     def place(self, order: Tensor) -> Tensor:
-        """Indices where the images are: copied once an epoch, since each copy would wait for the GPU."""
+        """Move indices to the device of the images: once an epoch, since each copy waits for the GPU."""
         return order if self.resident is None else order.to(self.device)
 
     def take(self, indices: Tensor) -> Tensor:
@@ -242,15 +249,16 @@ class _Batches:
             batch = torch.from_numpy(self.images[indices.numpy()])
             if self.device.type == "cuda":
                 batch = batch.pin_memory().to(self.device, non_blocking=True)
-        # convolutions of this network are faster on channels-last memory, on the CPU and on GPUs
+        # the convolutions of this network are faster in the channels-last memory format, on CPUs and on GPUs
         scale = 255.0 if batch.dtype == torch.uint8 else 1.0
         return batch.to(torch.float32, memory_format=torch.channels_last).div_(scale)
 
 
 def _permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of images in an epoch: a function of the seed and the epoch alone, so that no state is to be kept."""
+    """The order of images in an epoch. It depends on n, seed and epoch alone: a checkpoint need not hold its state."""
     digest = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()
-    return torch.randperm(n, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
+    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.randperm(n, generator=generator, dtype=torch.int64, device="cpu")
 
 
 def _show(bar: Any, row: Tensor) -> None:
@@ -296,5 +304,5 @@ def fingerprint(images: np.ndarray) -> str:
 
 
 def _key(settings: _Settings, images: np.ndarray) -> str:
-    """Everything that shapes the training but its length."""
+    """A digest of everything that the training depends on, except the number of epochs."""
     return hashlib.sha256(f"{dataclasses.astuple(settings)} {fingerprint(images)}".encode()).hexdigest()

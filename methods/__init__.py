@@ -1,4 +1,4 @@
-"""The methods of the benchmark. A method is a file: put one here, or anywhere else, and it is found."""
+"""The methods of the benchmark: those in the modules of this package, in other files and in other packages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def available() -> list[str]:
     """Names of the methods that are built in or that installed packages add, in alphabetical order.
 
     A package adds methods by entry points of the group ``corel.methods``. One that cannot be loaded is left out,
-    with a warning. :func:`resolve` knows more names than these.
+    with a warning. :func:`resolve` accepts further names.
     """
     return sorted({*_built_in(), *own.from_packages().classes})
 
@@ -133,7 +133,7 @@ def create(name: str, profile: str = "paper", seed: int = 0, device: str = "auto
     Parameters
     ----------
     name
-        Whatever :func:`resolve` knows.
+        A name that :func:`resolve` accepts.
     profile
         ``"paper"``: the published settings; ``"quick"``: settings that end in seconds on a small dataset.
     seed
@@ -141,7 +141,7 @@ def create(name: str, profile: str = "paper", seed: int = 0, device: str = "auto
     device
         ``"auto"``, ``"cpu"`` or ``"cuda"``.
     **settings
-        Single settings to set otherwise than the profile does. Those of a detector's encoder are a dictionary:
+        Values of single settings in place of the profile's. Those of a detector's encoder are a dictionary:
         ``create("sklearn:OneClassSVM@corel", nu=0.1, encoder={"epochs": 3})``.
 
     Raises
@@ -160,7 +160,7 @@ def create(name: str, profile: str = "paper", seed: int = 0, device: str = "auto
     try:
         made = method(chosen, seed=seed, device=device)
     except (Exception, SystemExit) as error:
-        if method.__module__.partition(".")[0] == __name__:  # it says itself what is wrong with a setting
+        if method.__module__.partition(".")[0] == __name__:  # its error already names the setting
             raise
         text = " ".join(str(error).split())
         kind = type(error).__name__

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -14,22 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
-from corel._checks import boolean, check_fields, count, integer, non_negative, one_of, positive
-from methods._epochs import check_images, train_epochs
-from methods._winograd import multiplies_bfloat16
-from methods.base import OneClassMethod, needs_fit
+from corel._checks import count, integer, non_negative, one_of
+from methods.base import needs_fit
 from methods.dirichlet import fit_dirichlet
-from methods.wide_resnet import FastWideResNet, WideResNet
+from methods.neural import NeuralMethod, TrainingSettings, check_images, checked
+from methods.wide_resnet import WideResNet
 
 #: (flip, shift x, shift y, quarter turns) of each transformation; its place in the tuple is its class.
 TRANSFORMATIONS: tuple[tuple[bool, int, int, int], ...] = tuple(
     itertools.product((False, True), (0, -8, 8), (0, -8, 8), range(4))
 )
-
-#: The faster precision on this processor; mean AUCs of both are within 0.005 (``python -m bench.precision``).
-FASTEST = "bfloat16" if multiplies_bfloat16() else "float32"
 
 
 def transform_pixels(pixels: np.ndarray, flip: bool, shift_x: int, shift_y: int, quarter_turns: int) -> np.ndarray:
@@ -77,144 +68,67 @@ def source_pixels(side: int) -> Tensor:
     )
 
 
-def canvases(side: int) -> tuple[Tensor, list[list[list[int]]], tuple[int, ...]]:
-    """The transformations as crops of eight larger images: all shifts of one flip and one rotation share theirs.
-
-    Returns
-    -------
-    sources
-        (8, larger²) int64: pixel k of larger image c is pixel [c, k] of the image itself. The image is extended on all
-        sides by its reflection, flipped and rotated.
-    crops
-        ``crops[c][i][j]`` is the transformation that crop i in rows and j in columns of larger image c shows.
-    starts
-        Rows, and columns, at which crops start.
-    """
-    margin = 8 * side // 32
-    own = np.arange(side * side).reshape(side, side)
-    starts = (0, margin, 2 * margin)
-    transformation = {tuple(source): index for index, source in enumerate(source_pixels(side).tolist())}
-    sources, crops = [], []
-    for flip, quarter_turns in itertools.product((False, True), range(4)):
-        larger = np.rot90(np.pad(own[:, ::-1] if flip else own, margin, mode="symmetric"), quarter_turns)
-        sources.append(larger.reshape(-1))
-        crops.append(
-            [
-                [transformation[tuple(larger[i : i + side, j : j + side].reshape(-1).tolist())] for j in starts]
-                for i in starts
-            ]
-        )
-    return torch.from_numpy(np.stack(sources)), crops, starts
-
-
-def reduced(images: Tensor, side: int) -> Tensor:
-    """Images whose squares of ``side`` × ``side`` pixels are averaged: (b, 3, h, w) uint8 → (b, 3, h/side, w/side).
-
-    The result is float32 in [0, 255], or the images themselves if ``side`` is 1. It comes before the transformation,
-    once for all 72: each takes squares to squares.
-    """
-    return functional.avg_pool2d(images.float(), side) if side > 1 else images
-
-
-def transformed_inputs(pixels: Tensor, source: Tensor) -> Tensor:
-    """What the network sees of images under transformations.
+def transformed(images: Tensor, sources: Tensor) -> Tensor:
+    """Images under transformations, each under its own.
 
     Parameters
     ----------
-    pixels
-        (b, 3, h, w) in [0, 255], uint8 or float32.
-    source
-        (b or 1, side²) rows of :func:`source_pixels` or :func:`canvases`, on the images' device: one for each image,
-        or one for all.
+    images
+        (b, 3, side, side).
+    sources
+        (b, side²) rows of :func:`source_pixels`, on the images' device.
 
     Returns
     -------
     torch.Tensor
-        (b, 3, side, side) float32 in [−1, 1], channels last in memory.
+        (b, 3, side, side), channels last in memory.
     """
-    scaled = pixels.float() * (2 / 255) - 1
-    index = source[:, None, :].expand(len(scaled), scaled.shape[1], -1)
-    side = math.isqrt(source.shape[1])
-    taken = scaled.flatten(2).gather(2, index)
-    return taken.reshape(*scaled.shape[:2], side, side).contiguous(memory_format=torch.channels_last)
+    indices = sources[:, None].expand(-1, images.shape[1], -1)
+    return images.flatten(2).gather(2, indices).view_as(images).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
-class ADTSettings:
+class ADTSettings(TrainingSettings):
     """Settings of :class:`ADT`; the defaults are the paper's.
 
     Parameters
     ----------
+    epochs
+        Passes over all 72 transformations of all images; the reference has ⌈200 / 72⌉.
+    batch_size
+        Transformed images per step.
     depth, width
         Of the wide residual network; depth 6n + 4.
     downsample
         Side of the squares, 1, 2, 4 or 8, whose mean the network sees as one pixel; 1: the images as they are.
-    epochs
-        Passes over all 72 transformations of all images; the reference has ⌈200 / 72⌉.
-    batch_size
-        Transformed images in a step of training.
-    lr
-        Learning rate of Adam.
     l2
-        Factor on the sum of squares of every parameter (weights, biases, scales and shifts) in the loss.
+        Factor of the sum of squares of every parameter (weights, biases, scales and shifts) in the loss.
     score
         What ``score_samples`` returns: "dirichlet" (the reference code) or "softmax" (the papers' text).
-    winograd
-        Whether scoring on the CPU uses Winograd's algorithm: the same numbers up to rounding in less time. It
-        serves networks of depth 10 and width 2 or more on images that are a multiple of 16 wide after downsampling;
-        others go without.
-    precision
-        Of scoring: "float32"; or "bfloat16", where convolutions multiply bfloat16 and sum in float32; or "both", one
-        after the other, each a score of its own, to compare them.
-    training_precision
-        Of training: "float32"; or "bfloat16", by autocast: weights, their updates and the last layer stay float32.
-        The "paper" profile takes bfloat16 for both where the processor has an instruction for it, which halves the
-        time, and float32 elsewhere. ``python -m bench.precision`` compares the AUCs.
     """
 
-    depth: int = 10
-    width: int = 4
-    downsample: int = 1
-    epochs: int = 3
-    batch_size: int = 128
-    lr: float = 1e-3
-    l2: float = 2.5e-4
-    score: str = "dirichlet"
-    winograd: bool = True
-    precision: str = "float32"
-    training_precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            depth=integer("10, 16, 22, … (6n + 4)", lambda depth: depth >= 10 and depth % 6 == 4),
-            width=count,
-            downsample=one_of(1, 2, 4, 8),
-            epochs=count,
-            batch_size=count,
-            lr=positive,
-            l2=non_negative,
-            score=one_of("dirichlet", "softmax"),
-            winograd=boolean,
-            precision=one_of("float32", "bfloat16", "both"),
-            training_precision=one_of("float32", "bfloat16"),
-        )
+    epochs: int = checked(count, 3)
+    depth: int = checked(integer("10, 16, 22, … (6n + 4)", lambda depth: depth >= 10 and depth % 6 == 4), 10)
+    width: int = checked(count, 4)
+    downsample: int = checked(one_of(1, 2, 4, 8), 1)
+    l2: float = checked(non_negative, 2.5e-4)
+    score: str = checked(one_of("dirichlet", "softmax"), "dirichlet")
 
 
-class ADT(OneClassMethod):
+class ADT(NeuralMethod):
     """Anomaly detection with geometric transformations.
 
-    A wide residual network learns which of 72 transformations an image of the class went through; an image of
-    another class is one on which it is less sure. Two scores come from one pass, both over all transformations t of
-    an image with softmax outputs p⁽ᵗ⁾: "softmax" is the mean of p⁽ᵗ⁾ₜ; "dirichlet" is Σₜ Σₖ (α⁽ᵗ⁾ₖ − 1) log p⁽ᵗ⁾ₖ,
-    the log-likelihood up to a constant under Dirichlet distributions fitted to the training images.
+    A wide residual network learns which of 72 transformations an image of the class went through; on an image of
+    another class it is less sure. Two scores come from one pass, both over all transformations t of an image with
+    softmax outputs p⁽ᵗ⁾: "softmax" is the mean of p⁽ᵗ⁾ₜ; "dirichlet" is Σₜ Σₖ (α⁽ᵗ⁾ₖ − 1) log p⁽ᵗ⁾ₖ, the
+    log-likelihood up to a constant under Dirichlet distributions fitted to the training images.
     """
 
     name = "adt"
-    version = 2
+    version = 3
     profiles: ClassVar = {
-        "paper": ADTSettings(precision=FASTEST, training_precision=FASTEST),
-        "quick": ADTSettings(width=1, downsample=4, epochs=1),
+        "paper": ADTSettings(),
+        "quick": ADTSettings(width=1, downsample=8, epochs=1, batch_size=256, lr=2e-3),
     }
 
     def fit(self, features: np.ndarray) -> Self:
@@ -233,121 +147,56 @@ class ADT(OneClassMethod):
             If the training diverged.
         """
         settings = self.settings
-        images = torch.from_numpy(np.array(check_images(features)))
-        pixels = reduced(images, settings.downsample)
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            net = WideResNet(len(TRANSFORMATIONS), depth=settings.depth, width=settings.width)
-        self._net = net.to(self.device).to(memory_format=torch.channels_last)
-        self._source = source_pixels(images.shape[-1] // settings.downsample)
-        # Keras adds l2 · w² to the loss, whose gradient is 2 · l2 · w; its Adam has an epsilon of 1e-7.
-        decay = 2 * settings.l2
-        optimizer = torch.optim.Adam(net.parameters(), lr=settings.lr, weight_decay=decay, eps=1e-7, fused=True)
+        images = self._inputs(check_images(features))
+        self._sources = source_pixels(images.shape[-1]).to(self.device)
+        net = self._build(lambda: WideResNet(len(TRANSFORMATIONS), depth=settings.depth, width=settings.width))
+        self._net = net.to(memory_format=torch.channels_last)
 
         def loss(samples: Tensor) -> Tensor:
             image, transformation = samples // len(TRANSFORMATIONS), samples % len(TRANSFORMATIONS)
-            batch, source = pixels[image].to(self.device), self._source[transformation].to(self.device)
-            with self._autocast(settings.training_precision):
-                logits = net(transformed_inputs(batch, source))
-            return functional.cross_entropy(logits, transformation.to(self.device))
+            logits = self._net(transformed(images[image], self._sources[transformation]))
+            return functional.cross_entropy(logits, transformation)
 
-        train_epochs(
-            self,
-            "training",
-            features,
-            net,
-            optimizer,
-            loss,
-            samples=len(images) * len(TRANSFORMATIONS),
-            batch_size=settings.batch_size,
-            epochs=settings.epochs,
-        )
-        both = settings.precision == "both"
-        self._alpha = {
-            precision: self._fit_dirichlet(images.numpy(), precision)
-            for precision in (("float32", "bfloat16") if both else (settings.precision,))
-        }
+        # Keras adds l2 · w² to the loss, whose gradient is 2 · l2 · w.
+        samples = len(images) * len(TRANSFORMATIONS)
+        self._train("training", features, self._net, loss, samples=samples, weight_decay=2 * settings.l2)
+        log_p = self._evaluate(self._log_probabilities, features, self._images_at_a_time)
+        self._alpha = fit_dirichlet(log_p.mean(axis=0))
         return self
-
-    def _fit_dirichlet(self, images: np.ndarray, precision: str) -> np.ndarray:
-        """α of each transformation, (72, 72) float64."""
-        means = {own: log_p.mean(axis=0) for own, log_p in self._log_probabilities(images, precision, "fitting")}
-        return fit_dirichlet(np.stack([means[own] for own in range(len(TRANSFORMATIONS))]))
 
     @needs_fit("_alpha")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
         """Score images, (n, 3, 32, 32) uint8 → (n,) float64, by the score that the settings name."""
-        return next(iter(self.score_variants(features).values()))
+        return self.score_variants(features)[self.settings.score]
 
     @needs_fit("_alpha")
     def score_variants(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """Both scores, (n,) float64 each, from one pass; first the one that the settings name.
+        """Both scores, (n,) float64 each, from one pass; first the one that the settings name."""
+        excess = torch.from_numpy(self._alpha - 1).to(self.device)
 
-        With ``precision="both"`` there are four, such as "dirichlet in float32", from two passes.
+        def both(images: Tensor) -> Tensor:
+            log_p = self._log_probabilities(images)
+            softmax = log_p.diagonal(dim1=1, dim2=2).exp().mean(dim=1)
+            return torch.stack([(log_p * excess).sum(dim=(1, 2)), softmax], dim=1)
+
+        dirichlet, softmax = self._evaluate(both, check_images(features), self._images_at_a_time).T
+        scores = {"dirichlet": dirichlet, "softmax": softmax}
+        return {name: scores[name] for name in sorted(scores, key=lambda name: name != self.settings.score)}
+
+    def _inputs(self, images: np.ndarray) -> Tensor:
+        # Averaging commutes with the transformations, which take squares to squares, and comes once for all 72.
+        return functional.avg_pool2d(super()._inputs(images), self.settings.downsample)
+
+    @property
+    def _images_at_a_time(self) -> int:
+        """One image of 32×32 pixels, under all transformations, keeps activations close to the size of a cache."""
+        return self.settings.downsample**2
+
+    def _log_probabilities(self, images: Tensor) -> Tensor:
+        """Log-softmax of every image under every transformation: (b, 3, side, side) → (b, 72, 72) float64.
+
+        Taken in float64 from the logits, it is finite where the softmax itself would be rounded to 0.
         """
-        variants = {}
-        for precision, alpha in self._alpha.items():
-            scores = {"dirichlet": np.zeros(len(features)), "softmax": np.zeros(len(features))}
-            for own, log_p in self._log_probabilities(check_images(features), precision, "scoring"):
-                scores["dirichlet"] += log_p @ (alpha[own] - 1)
-                scores["softmax"] += np.exp(log_p[:, own]) / len(TRANSFORMATIONS)
-            for name in sorted(scores, key=lambda name: name != self.settings.score):
-                variants[f"{name} in {precision}" if len(self._alpha) > 1 else name] = scores[name]
-        return variants
-
-    def _autocast(self, precision: str) -> torch.autocast:
-        """Compute in ``precision`` where convolutions are PyTorch's own."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-    def _log_probabilities(self, images: np.ndarray, precision: str, task: str) -> Iterator[tuple[int, np.ndarray]]:
-        """For each transformation, its number and the log-softmax of all images under it, (n, 72) float64.
-
-        Taken in float64 from the logits, it is finite where the softmax itself would have become 0.
-        """
-        settings, on_cpu = self.settings, self.device.type == "cpu"
-        side = images.shape[-1] // settings.downsample
-        net: Callable[[Tensor], Tensor] = self._net
-        sources, members = self._source, [[own] for own in range(len(TRANSFORMATIONS))]
-        fast = on_cpu and settings.winograd and settings.depth == 10 and settings.width > 1 and side >= 16
-        # On the CPU a batch should fit into the cache; on a GPU it should fill it.
-        size = 24 * settings.downsample**2 if on_cpu else 2048
-        if fast:
-            sources, crops, starts = canvases(side)
-            members = [[own for row in rows for own in row] for rows in crops]
-            net = FastWideResNet(self._net, side, starts, precision)
-            size = 16 * settings.downsample**2
-        chunks = [
-            reduced(torch.from_numpy(np.array(images[start : start + size])), settings.downsample)
-            for start in range(0, len(images), size)
-        ]
-
-        def logits(chunk: Tensor, source: Tensor) -> Tensor:
-            inputs = transformed_inputs(chunk.to(self.device), source)
-            with torch.inference_mode(), contextlib.nullcontext() if fast else self._autocast(precision):
-                return net(inputs).double()
-
-        progress = tqdm(total=len(TRANSFORMATIONS), desc=f"{self.name} {task}", disable=not self.progress, leave=False)
-        with _each_on_one_thread(on_cpu) as apply, progress:
-            for source, group in zip(sources, members, strict=True):
-                batches = apply(logits, chunks, itertools.repeat(source[None].to(self.device)))
-                log_p = torch.cat(list(batches)).view(len(images), len(group), -1).log_softmax(dim=2).cpu().numpy()
-                for place, own in enumerate(group):
-                    yield own, log_p[:, place]
-                    progress.update()
-
-
-@contextlib.contextmanager
-def _each_on_one_thread(on_cpu: bool) -> Iterator[Callable[..., Iterable[Tensor]]]:
-    """A ``map`` that, on the CPU, computes each item on one thread of its own, as many at a time as torch has threads.
-
-    Whole batches in parallel share no data, so no thread waits for another, and each stays in its core's cache.
-    """
-    if not on_cpu:
-        yield map
-        return
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool.map
-    finally:
-        torch.set_num_threads(threads)
+        count = len(TRANSFORMATIONS)
+        logits = self._net(transformed(images.repeat_interleave(count, 0), self._sources.repeat(len(images), 1)))
+        return logits.double().view(-1, count, count).log_softmax(dim=2)

@@ -1,4 +1,4 @@
-"""What a one-class method is to the benchmark: three verbs and a frozen dataclass of settings."""
+"""The interface of a one-class method: three verbs and a frozen dataclass of settings."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _Verb = TypeVar("_Verb", bound=Callable[..., Any])
 
 
 def needs_fit(state: str) -> Callable[[_Verb], _Verb]:
-    """A decorator of verbs that need what ``fit`` leaves: before that they raise a ValueError that says so.
+    """Decorate a verb so that it raises a ValueError before ``fit``.
 
     Parameters
     ----------
     state
-        Name of the attribute that tells: not there, or None, before ``fit``.
+        Name of an attribute that is missing, or None, before ``fit``.
     """
 
     def decorate(verb: _Verb) -> _Verb:
@@ -73,8 +73,8 @@ class OneClassMethod(ABC):
 
     #: The method's name on the command line and in the tables.
     name: ClassVar[str]
-    #: Settings by profile; "paper" holds the published values, "quick" ends in seconds on a small dataset. One that
-    #: stands alone serves both.
+    #: Settings by profile; "paper" holds the published values, "quick" ends in seconds on a small dataset. A single
+    #: entry serves both profiles.
     profiles: ClassVar[Mapping[str, Any]] = {"paper": NoSettings(), "quick": NoSettings()}
     #: True if the method first learns from unlabelled auxiliary images (:meth:`fit_auxiliary`).
     needs_auxiliary: ClassVar[bool] = False

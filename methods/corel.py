@@ -1,4 +1,4 @@
-"""Ours: one autoencoder with controlled connectivity for every class, and the ball count of its codes (§5)."""
+"""COREL: one autoencoder with controlled connectivity for every class, and the ball count of its codes (§5)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from corel._checks import check_fields, count, integer, non_negative, one_of, op
 from corel.checkpoint import write_atomically
 from corel.training import fingerprint
 from methods.base import NonFiniteLossError, OneClassMethod, needs_fit
+from methods.neural import standard_torch
 
-#: Images that are encoded at a time: always the same, for sums may round differently in other batches.
+#: Images encoded at a time. Fixed, because sums may round differently in batches of another size.
 _BATCH = 500
 
 
@@ -57,7 +58,7 @@ class Corel(OneClassMethod):
     """Ball counts of codes with controlled connectivity (§5, Eq. 6, Algorithm 4)."""
 
     name = "corel"
-    profiles: ClassVar = {"paper": CorelSettings(), "quick": CorelSettings(epochs=40)}
+    profiles: ClassVar = {"paper": CorelSettings(), "quick": CorelSettings(epochs=10)}
     needs_auxiliary = True
     version = 2
 
@@ -100,7 +101,7 @@ class Corel(OneClassMethod):
                 state = {"key": key, "weights": autoencoder.state_dict()}
                 write_atomically(path, lambda stream: torch.save(state, stream))
                 checkpoint.unlink(missing_ok=True)
-        # one memory format, so that a loaded encoder rounds as the one that was just trained
+        # Rounding depends on the memory format: a loaded encoder gets that of one that was just trained.
         self._autoencoder = autoencoder.to(self.device).to(memory_format=torch.channels_last).eval()
         return self
 
@@ -111,9 +112,10 @@ class Corel(OneClassMethod):
             state = torch.load(path, map_location="cpu", weights_only=True)
             if state["key"] != key:
                 return None
-            autoencoder = Autoencoder(self.settings.branches, self.settings.branch_dim)
+            with standard_torch(), torch.device("cpu"):
+                autoencoder = Autoencoder(self.settings.branches, self.settings.branch_dim)
             autoencoder.load_state_dict(state["weights"])
-        except Exception:  # a damaged file is trained anew, whatever the damage
+        except Exception:  # whatever the damage to the file, the autoencoder is trained again
             return None
         return autoencoder
 

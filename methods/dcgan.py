@@ -1,23 +1,32 @@
-"""The DCGAN-style convolutional networks that OC-SVM (CAE), DSEBM and DAGMM share, with Keras's conventions."""
+"""The DCGAN-style networks and settings that OC-SVM (CAE), DSEBM and DAGMM share, with Keras's conventions."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods._norm import DebiasedBatchNorm1d, DebiasedBatchNorm2d
+from corel._checks import count, counts
+from methods.batch_norm import DebiasedBatchNorm1d, DebiasedBatchNorm2d
+from methods.neural import TrainingSettings, checked
 
-#: Images scored at a time: always the same, for sums may round differently in other batches.
-BATCH = 500
 
+@dataclasses.dataclass(frozen=True)
+class DCGANSettings(TrainingSettings):
+    """Settings of the three baselines; the defaults are the reference's.
 
-def scaled(images: np.ndarray, device: torch.device) -> Tensor:
-    """Images (n, 3, 32, 32) uint8 → float32 in [−1, 1] on the device."""
-    return torch.from_numpy(np.array(images)).to(device).float().div_(127.5).sub_(1.0)
+    Parameters
+    ----------
+    representation
+        Length of the encoder's output.
+    filters
+        Channels after each of its convolutions.
+    """
+
+    representation: int = checked(count, 256)
+    filters: tuple[int, ...] = checked(counts(1, 5), (64, 128, 256))
 
 
 def initialise(module: nn.Module) -> None:
@@ -50,7 +59,7 @@ class UpConv(nn.ConvTranspose2d):
         return super().forward(x)[..., :-1, :-1]
 
 
-# Keras's momentum of 0.99 is what is kept of the running average; torch's is what is taken from the batch.
+# Keras's momentum, 0.99, is the share kept of the running average; PyTorch's is the share taken from the batch.
 _EPS, _MOMENTUM = 1e-3, 0.01
 
 

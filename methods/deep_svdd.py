@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corel._checks import at_least, check_fields, count, counts, integer, non_negative, positive
-from methods._epochs import check_images, train_epochs
-from methods.base import OneClassMethod, needs_fit
+from corel._checks import at_least, count, counts, integer, non_negative, positive
+from methods.base import needs_fit
+from methods.neural import NeuralMethod, TrainingSettings, as_float, check_images, checked
 
 EPS = 1e-4  # of every batch normalisation
 
@@ -33,7 +32,7 @@ def contrast_normalise(images: Tensor) -> Tensor:
     """
     centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
     scale = centred.abs().mean(dim=(1, 2, 3), keepdim=True)
-    # Below this is what rounding leaves of a constant image; one grey level in one value of 3,072 is 10⁻⁶ of white.
+    # Rounding leaves less than this of a constant image; one grey level in one of 3,072 values is 10⁻⁶ of white.
     rounding = 5e-7 * images.abs().amax(dim=(1, 2, 3), keepdim=True)
     return torch.where(scale > rounding, centred / scale, 0.0)
 
@@ -117,15 +116,16 @@ class Decoder(nn.Module):
 def centre_of(outputs: Tensor, margin: float = 0.1) -> Tensor:
     """The mean of the outputs, (n, k) → (k,), each coordinate moved to at least ``margin`` from 0, keeping its sign.
 
-    A coordinate of 0 could be met by zero weights alone. An exact 0 goes to +``margin``.
+    Zero weights alone would reach a coordinate of 0. An exact 0 becomes +``margin``.
     """
     centre = outputs.mean(dim=0)
-    return torch.where(centre.abs() < margin, torch.where(centre < 0, -margin, margin), centre)
+    sign = torch.where(centre < 0, -torch.ones_like(centre), torch.ones_like(centre))
+    return torch.where(centre.abs() < margin, margin * sign, centre)
 
 
 @dataclass(frozen=True)
-class DeepSVDDSettings:
-    """Settings of :class:`DeepSVDD`; the defaults are the paper's.
+class DeepSVDDSettings(TrainingSettings):
+    """Settings of :class:`DeepSVDD`; the defaults are the paper's. ``epochs`` and ``lr`` are the one-class training's.
 
     Parameters
     ----------
@@ -133,46 +133,29 @@ class DeepSVDDSettings:
         Channels of the three convolutions.
     representation_dim
         Length of the representation, a multiple of 16.
-    pretraining_epochs, pretraining_milestone
-        Epochs of the autoencoder, and the one from which on its learning rate is a tenth.
-    epochs, milestone
+    pretraining_epochs, pretraining_milestone, pretraining_lr
+        Epochs of the autoencoder, the epoch from which on its learning rate is a tenth, and that rate.
+    milestone
         The same of the one-class training.
-    batch_size
-        Images in a step of either training.
-    lr, pretraining_lr
-        Learning rates of Adam.
     weight_decay
         Of both trainings.
     """
 
-    filters: tuple[int, int, int] = (32, 64, 128)
-    representation_dim: int = 128
-    pretraining_epochs: int = 350
-    pretraining_milestone: int = 250
-    epochs: int = 150
-    milestone: int = 50
-    batch_size: int = 200
-    pretraining_lr: float = 1e-4
-    lr: float = 1e-4
-    weight_decay: float = 5e-7
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            filters=counts(3, 3),
-            representation_dim=integer("multiples of 16, at least 16", lambda size: size >= 16 and size % 16 == 0),
-            pretraining_epochs=at_least(0),
-            pretraining_milestone=count,
-            epochs=count,
-            milestone=count,
-            batch_size=count,
-            pretraining_lr=positive,
-            lr=positive,
-            weight_decay=non_negative,
-        )
+    epochs: int = checked(count, 150)
+    batch_size: int = checked(count, 200)
+    lr: float = checked(positive, 1e-4)
+    filters: tuple[int, int, int] = checked(counts(3, 3), (32, 64, 128))
+    representation_dim: int = checked(
+        integer("multiples of 16, at least 16", lambda size: size >= 16 and size % 16 == 0), 128
+    )
+    pretraining_epochs: int = checked(at_least(0), 350)
+    pretraining_milestone: int = checked(count, 250)
+    milestone: int = checked(count, 50)
+    pretraining_lr: float = checked(positive, 1e-4)
+    weight_decay: float = checked(non_negative, 5e-7)
 
 
-class DeepSVDD(OneClassMethod):
+class DeepSVDD(NeuralMethod):
     """Deep support vector data description, one-class objective.
 
     A network, pre-trained as the encoder of an autoencoder, is trained to send the images of the class near a fixed
@@ -181,13 +164,14 @@ class DeepSVDD(OneClassMethod):
     """
 
     name = "deep-svdd"
+    version = 2
     profiles: ClassVar = {
         "paper": DeepSVDDSettings(),
         "quick": DeepSVDDSettings(
             filters=(8, 16, 32),
             representation_dim=32,
-            pretraining_epochs=8,
-            epochs=8,
+            pretraining_epochs=2,
+            epochs=6,
             batch_size=20,
             pretraining_lr=1e-3,
             lr=1e-3,
@@ -210,54 +194,39 @@ class DeepSVDD(OneClassMethod):
             If a training diverged.
         """
         settings = self.settings
-        images = check_images(features)
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            encoder = Encoder(settings.filters, settings.representation_dim)
-            decoder = Decoder(settings.filters, settings.representation_dim)
-        self._encoder = encoder.to(self.device)
-        decoder.to(self.device)
-        ranges = [self._normalised(chunk).aminmax() for chunk in _chunks(images)]
-        self._lowest = torch.stack([lowest for lowest, _ in ranges]).amin()
-        highest = torch.stack([highest for _, highest in ranges]).amax()
+        normalised = contrast_normalise(as_float(check_images(features), self.device))
+        self._lowest, highest = normalised.aminmax()
+        spread = highest - self._lowest
         # Constant images alone have no range; they stay the zeros that the contrast normalisation made of them.
-        self._range = torch.where(highest > self._lowest, highest - self._lowest, 1.0)
+        self._range = torch.where(spread > 0, spread, torch.ones_like(spread))
+        images = self._scaled(normalised)
+        networks = self._build(
+            lambda: nn.ModuleDict(
+                {
+                    "encoder": Encoder(settings.filters, settings.representation_dim),
+                    "decoder": Decoder(settings.filters, settings.representation_dim),
+                }
+            )
+        )
+        self._encoder, decoder = networks["encoder"], networks["decoder"]
 
         def reconstruction_loss(batch: Tensor) -> Tensor:
-            inputs = self._inputs(images[batch.numpy()])
-            return (decoder(encoder(inputs)) - inputs).square().sum(dim=(1, 2, 3)).mean()
-
-        autoencoder = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
-        train_epochs(
-            self,
-            "pretraining",
-            images,
-            autoencoder,
-            self._optimizer(autoencoder, settings.pretraining_lr),
-            reconstruction_loss,
-            samples=len(images),
-            batch_size=settings.batch_size,
-            epochs=settings.pretraining_epochs,
-            milestone=settings.pretraining_milestone,
-        )
-
-        self._centre = centre_of(torch.from_numpy(self.encode(images)).to(self.device))
+            inputs = images[batch]
+            return (decoder(self._encoder(inputs)) - inputs).square().sum(dim=(1, 2, 3)).mean()
 
         def one_class_loss(batch: Tensor) -> Tensor:
-            return (encoder(self._inputs(images[batch.numpy()])) - self._centre).square().sum(dim=1).mean()
+            return (self._encoder(images[batch]) - self._centre).square().sum(dim=1).mean()
 
-        train_epochs(
-            self,
-            "training",
-            images,
-            encoder,
-            self._optimizer(encoder, settings.lr),
-            one_class_loss,
-            samples=len(images),
-            batch_size=settings.batch_size,
-            epochs=settings.epochs,
-            milestone=settings.milestone,
-        )
+        self._train(
+            "pretraining", features, networks, reconstruction_loss,
+            epochs=settings.pretraining_epochs, milestone=settings.pretraining_milestone,
+            lr=settings.pretraining_lr, weight_decay=settings.weight_decay, eps=1e-8,
+        )  # fmt: skip
+        self._centre = centre_of(torch.from_numpy(self.encode(features)).to(self.device))
+        self._train(
+            "training", features, self._encoder, one_class_loss,
+            milestone=settings.milestone, weight_decay=settings.weight_decay, eps=1e-8,
+        )  # fmt: skip
         return self
 
     @needs_fit("_centre")
@@ -267,23 +236,14 @@ class DeepSVDD(OneClassMethod):
         return -(offsets**2).sum(axis=1)
 
     @needs_fit("_encoder")
-    @torch.inference_mode()
     def encode(self, features: np.ndarray) -> np.ndarray:
         """The network's outputs f(x), (n, 3, 32, 32) uint8 → (n, representation_dim) float32."""
-        self._encoder.eval()
-        outputs = [self._encoder(self._inputs(images)) for images in _chunks(check_images(features))]
-        return torch.cat(outputs).cpu().numpy()
+        return self._evaluate(self._encoder, check_images(features))
 
     def _inputs(self, images: np.ndarray) -> Tensor:
-        """(b, 3, 32, 32) uint8 → what the network sees, on the device."""
-        return (self._normalised(images) - self._lowest) / self._range
+        # Normalised here rather than in ``prepare``: as float32, ImageNet's training split would take 16 GB.
+        return self._scaled(contrast_normalise(as_float(images, self.device)))
 
-    def _normalised(self, images: np.ndarray) -> Tensor:
-        return contrast_normalise(torch.from_numpy(np.array(images)).to(self.device).float())
-
-    def _optimizer(self, net: nn.Module, lr: float) -> torch.optim.Optimizer:
-        return torch.optim.Adam(net.parameters(), lr=lr, weight_decay=self.settings.weight_decay, fused=True)
-
-
-def _chunks(images: np.ndarray, size: int = 256) -> Iterator[np.ndarray]:
-    return (images[start : start + size] for start in range(0, len(images), size))
+    def _scaled(self, normalised: Tensor) -> Tensor:
+        """Map the range of the training images to [0, 1]."""
+        return (normalised - self._lowest) / self._range

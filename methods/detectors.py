@@ -24,6 +24,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import all_estimators
 
 from methods.base import OneClassMethod, needs_fit
+from methods.neural import standard_torch
 
 # Raised when a change here changes scores.
 _VERSION = 1
@@ -110,7 +111,7 @@ class DetectorMethod(OneClassMethod):
         """Score samples, (n, …) features → (n,) float64, higher = more in class.
 
         Some PyOD detectors (ECOD, COPOD, COF, …) rank a sample among those scored with it. The result is always that
-        of one call of the detector on all n rows, if need be at the cost of the memory for that.
+        of one call of the detector on all n rows, even where that takes more memory than calls on a part of them.
 
         Raises
         ------
@@ -164,7 +165,10 @@ class DetectorMethod(OneClassMethod):
         given.pop("encoder", None)
         given |= {key: value for key, value in own.items() if key in accepted}
         with self._run_detector("be made with these settings"):
-            return self.detector_class(**copy.deepcopy(given))
+            detector = self.detector_class(**copy.deepcopy(given))
+            if hasattr(detector, "_parameter_constraints"):
+                detector._validate_params()  # scikit-learn's own check, which else comes in fit
+            return detector
 
     @contextlib.contextmanager
     def _run_detector(self, work: str) -> Iterator[None]:
@@ -177,6 +181,8 @@ class DetectorMethod(OneClassMethod):
         gpus = [self.device] if self.device.type == "cuda" else []
         try:
             with (
+                standard_torch(),
+                torch.device("cpu"),  # the default only: detectors that compute elsewhere are given their device
                 torch.random.fork_rng(devices=gpus),
                 warnings.catch_warnings(),
                 contextlib.redirect_stdout(io.StringIO()),

@@ -12,7 +12,7 @@ CONCENTRATION_RANGE = (1e-6, 1e8)
 def inverse_digamma(values: np.ndarray) -> np.ndarray:
     """Return x > 0 with ψ(x) = ``values``, float64 of any shape (Minka, appendix C: five Newton steps)."""
     values = np.asarray(values, dtype=np.float64)
-    # Each branch is evaluated everywhere: clip what the other branch alone uses, so that nothing overflows.
+    # np.where evaluates both branches everywhere: the clips keep the one not taken from overflowing.
     x = np.where(
         values >= -2.22,
         np.exp(np.clip(values, -2.22, 700)) + 0.5,
@@ -63,7 +63,7 @@ def fit_dirichlet(mean_log_p: np.ndarray, *, max_iter: int = 1000, tolerance: fl
         new_total = alpha.sum(axis=-1, keepdims=True)
         gap = np.log(new_total) - log_sum
         slope = polygamma(1, total) * (1 / polygamma(1, alpha)).sum(axis=-1, keepdims=True) * total / new_total - 1
-        # A fixed-point step never overshoots; Newton's does only where the slope is not yet that of the root.
+        # Newton's step is taken where the slope has the sign it has at the root, else the safe fixed-point step.
         step = np.where(slope < 0, -gap / np.minimum(slope, -1e-300), gap)
         new_log_sum = np.clip(log_sum + np.clip(step, -2, 2), lowest, highest)
         change = np.abs(new_log_sum - log_sum).max()

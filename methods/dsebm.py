@@ -10,33 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from corel._checks import check_fields, count, counts, positive
-from methods._epochs import check_images, train_epochs
-from methods.base import OneClassMethod, needs_fit
-from methods.dcgan import BATCH, Encoder, scaled
+from corel._checks import positive
+from methods.base import needs_fit
+from methods.dcgan import DCGANSettings, Encoder
+from methods.neural import NeuralMethod, check_images, checked
 
 
 @dataclasses.dataclass(frozen=True)
-class DSEBMSettings:
+class DSEBMSettings(DCGANSettings):
     """Settings of :class:`DSEBM`; the defaults are the reference's. ``noise`` is a standard deviation in [−1, 1]."""
 
-    representation: int = 256
-    filters: tuple[int, ...] = (64, 128, 256)
-    epochs: int = 200
-    batch_size: int = 128
-    lr: float = 1e-3
-    noise: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            representation=count,
-            filters=counts(1, 5),
-            epochs=count,
-            batch_size=count,
-            lr=positive,
-            noise=positive,
-        )
+    noise: float = checked(positive, 0.5)
 
 
 class EnergyNet(nn.Module):
@@ -49,7 +33,7 @@ class EnergyNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, 32, 32) → (b,) energies."""
-        return 0.5 * (x - self.bias).square().flatten(1).sum(1) - self.encoder(x).sum(1)
+        return 0.5 * (x - self.bias).square().flatten(1).sum(1) - self.encoder(x).sum(1, dtype=x.dtype)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x − ∂E/∂x, differentiable with respect to the parameters."""
@@ -58,50 +42,37 @@ class EnergyNet(nn.Module):
         return x - gradient
 
 
-class DSEBM(OneClassMethod):
+class DSEBM(NeuralMethod):
     """Deep structured energy model: reconstructs images from noisy ones by a step down the energy; scores −E(x)."""
 
     name = "dsebm"
+    version = 2
     profiles: ClassVar = {
         "paper": DSEBMSettings(),
-        "quick": DSEBMSettings(representation=64, filters=(8, 16, 32), epochs=15, batch_size=32),
+        "quick": DSEBMSettings(representation=64, filters=(8, 16, 32), epochs=7, batch_size=32, lr=3e-3),
     }
 
     def fit(self, features: np.ndarray) -> Self:
         """Train the energy on (m, 3, 32, 32) uint8 images."""
         settings = self.settings
-        check_images(features)
-        images = scaled(features, self.device)
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            self._net = EnergyNet(settings.representation, settings.filters).to(self.device)
-        optimizer = torch.optim.Adam(self._net.parameters(), lr=settings.lr, eps=1e-7, fused=True)
+        images = self._inputs(check_images(features))
+        self._net = self._build(lambda: EnergyNet(settings.representation, settings.filters))
 
         def loss(batch: Tensor) -> Tensor:
-            x = images[batch.to(self.device)]
-            return F.mse_loss(self._net.reconstruct(x + settings.noise * torch.randn_like(x)), x)
+            x = images[batch]
+            # drawn on the CPU, so that every device adds the same noise
+            noise = torch.randn(x.shape, dtype=x.dtype, device="cpu").to(x.device)
+            return F.mse_loss(self._net.reconstruct(x + settings.noise * noise), x)
 
-        train_epochs(
-            self, "energy", features, self._net, optimizer, loss,
-            samples=len(images), batch_size=settings.batch_size, epochs=settings.epochs,
-        )  # fmt: skip
+        self._train("energy", features, self._net, loss)
         return self
 
     @needs_fit("_net")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
         """−E(x), (n, 3, 32, 32) uint8 → (n,) float64."""
-        return -self._in_batches(self._net, features).astype(np.float64)
+        return -self._evaluate(self._net, features).astype(np.float64)
 
     @needs_fit("_net")
     def encode(self, features: np.ndarray) -> np.ndarray:
         """h(x), (n, 3, 32, 32) uint8 → (n, representation) float32."""
-        return self._in_batches(self._net.encoder, features)
-
-    def _in_batches(self, net: nn.Module, features: np.ndarray) -> np.ndarray:
-        self._net.eval()
-        with torch.inference_mode():
-            parts = [
-                net(scaled(features[start : start + BATCH], self.device)).cpu()
-                for start in range(0, len(features), BATCH)
-            ]
-        return torch.cat(parts).numpy()
+        return self._evaluate(self._net.encoder, features)

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from sklearn.svm import OneClassSVM
 from torch import Tensor, nn
 
-from corel._checks import boolean, check_fields, count, counts, positive, real
-from methods._epochs import check_images, train_epochs
-from methods.base import OneClassMethod, needs_fit
-from methods.dcgan import BATCH, Decoder, Encoder, scaled
+from corel._checks import boolean, real
+from methods.base import needs_fit
+from methods.dcgan import DCGANSettings, Decoder, Encoder
+from methods.neural import BATCH, NeuralMethod, check_images, checked
 
 #: The reference's grid, of which it takes the pair with the best test AUC.
 GRID_NU = tuple(round(0.1 * k, 1) for k in range(1, 10))
@@ -23,67 +23,48 @@ GRID_GAMMA = tuple(2.0**k for k in range(-7, 3))
 
 
 @dataclasses.dataclass(frozen=True)
-class OCSVMCAESettings:
-    """Settings of :class:`OCSVMCAE`; the defaults are the reference's, but for ``nu``, which is ours.
+class OCSVMCAESettings(DCGANSettings):
+    """Settings of :class:`OCSVMCAE`; the defaults are the reference's, except for ``nu``, which is ours.
 
-    ``nu`` and γ = "scale" (1 / (dimensions · variance), as scikit-learn has it) are the "fixed" selection, made before
-    any label is seen. ``grid`` False leaves the "oracle" out.
+    ``nu`` and γ = "scale" (1 / (dimensions · variance), as in scikit-learn) are the "fixed" selection, made before
+    any label is seen. ``grid`` False omits the "oracle".
     """
 
-    representation: int = 256
-    filters: tuple[int, ...] = (64, 128, 256)
-    epochs: int = 200
-    batch_size: int = 128
-    lr: float = 1e-3
-    nu: float = 0.1
-    grid: bool = True
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            representation=count,
-            filters=counts(1, 5),
-            epochs=count,
-            batch_size=count,
-            lr=positive,
-            nu=real("numbers above 0 and up to 1", lambda nu: 0 < nu <= 1),
-            grid=boolean,
-        )
+    nu: float = checked(real("numbers above 0 and up to 1", lambda nu: 0 < nu <= 1), 0.1)
+    grid: bool = checked(boolean, True)
 
 
-class OCSVMCAE(OneClassMethod):
+class OCSVMCAE(NeuralMethod):
     """One-class SVM with a Gaussian kernel on the codes of a convolutional autoencoder trained on the class.
 
-    Scores are the SVM's decision function. "fixed" is one SVM, chosen beforehand; "oracle" the family of the
-    reference's grid (9 ν × 10 γ), which it chooses from by test AUC.
+    Scores are the SVM's decision function. "fixed" is one SVM, chosen beforehand; "oracle" is the family of the
+    reference's grid (9 ν × 10 γ), from which the reference chooses by test AUC.
     """
 
     name = "ocsvm-cae"
+    version = 2
     profiles: ClassVar = {
         "paper": OCSVMCAESettings(),
-        "quick": OCSVMCAESettings(representation=64, filters=(16, 32, 64), epochs=15, batch_size=32),
+        "quick": OCSVMCAESettings(representation=64, filters=(8, 16, 32), epochs=10, batch_size=60),
     }
 
     def fit(self, features: np.ndarray) -> Self:
         """Train the autoencoder and the one-class SVMs on (m, 3, 32, 32) uint8 images."""
         settings = self.settings
-        check_images(features)
-        images = scaled(features, self.device)
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            self._encoder = Encoder(settings.representation, settings.filters, nn.Tanh()).to(self.device)
-            decoder = Decoder(settings.representation, settings.filters).to(self.device)
-        net = nn.Sequential(self._encoder, decoder)
-        optimizer = torch.optim.Adam(net.parameters(), lr=settings.lr, eps=1e-7, fused=True)
+        images = self._inputs(check_images(features))
+        net = self._build(
+            lambda: nn.Sequential(
+                Encoder(settings.representation, settings.filters, nn.Tanh()),
+                Decoder(settings.representation, settings.filters),
+            )
+        )
+        self._encoder = net[0]
 
         def loss(batch: Tensor) -> Tensor:
-            x = images[batch.to(self.device)]
+            x = images[batch]
             return F.mse_loss(net(x), x)
 
-        train_epochs(
-            self, "autoencoder", features, net, optimizer, loss,
-            samples=len(images), batch_size=settings.batch_size, epochs=settings.epochs,
-        )  # fmt: skip
+        self._train("autoencoder", features, net, loss)
         self._codes = self.encode(features).astype(np.float64)
         variance = self._codes.var()
         self._scale = 1.0 / (self._codes.shape[1] * variance) if variance > 0 else 1.0
@@ -95,7 +76,7 @@ class OCSVMCAE(OneClassMethod):
 
         self._svms = [(self._scale, family(self._scale, settings.nu))]
         if settings.grid:
-            # libsvm works without Python's lock; each thread holds two kernel matrices
+            # libsvm releases Python's lock; each thread holds two kernel matrices
             with ThreadPoolExecutor(min(torch.get_num_threads(), 4)) as pool:
                 families = pool.map(lambda gamma: family(gamma, *GRID_NU), GRID_GAMMA)
                 self._svms += list(zip(GRID_GAMMA, families, strict=True))
@@ -137,13 +118,7 @@ class OCSVMCAE(OneClassMethod):
     @needs_fit("_encoder")
     def encode(self, features: np.ndarray) -> np.ndarray:
         """Representations, (n, 3, 32, 32) uint8 → (n, representation) float32 in [−1, 1]."""
-        self._encoder.eval()
-        with torch.inference_mode():
-            parts = [
-                self._encoder(scaled(features[start : start + BATCH], self.device)).cpu()
-                for start in range(0, len(features), BATCH)
-            ]
-        return torch.cat(parts).numpy() if parts else np.empty((0, self.settings.representation), np.float32)
+        return self._evaluate(self._encoder, features)
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -80,14 +80,14 @@ def digest(method: type[OneClassMethod]) -> str:
 
 @functools.cache
 def _module(path: Path, source_digest: str) -> ModuleType:
-    """Run the file under a module name of its own: two files of the same name do not meet."""
+    """Run the file under a module name made of its path and content, so that files of the same name stay apart."""
     unique = hashlib.sha256(f"{path}\n{source_digest}".encode()).hexdigest()[:16]
     spec = importlib.util.spec_from_file_location(f"corel_method_{path.stem}_{unique}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     setattr(module, _DIGEST, source_digest)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look their module up here
+    sys.modules[module.__name__] = module  # where dataclasses and pickle look up the module of a class
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -126,7 +126,7 @@ def checked(name: str, method: Any) -> type[OneClassMethod]:
 
 
 def _check_settings(place: str, settings: Any) -> None:
-    """Settings must be hard to change by accident and the same text in every process: they make a result's key."""
+    """Settings are a part of a result's key: they must be immutable and have the same JSON in every process."""
     parameters = getattr(type(settings), "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
         raise ValueError(f"{place}: accepted are instances of a frozen dataclass; got {settings!r}")

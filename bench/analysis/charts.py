@@ -24,6 +24,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from bench.analysis import plots
 from bench.analysis.comparison import Ranks
 
 STYLE: dict[Any, Any] = {
@@ -370,12 +371,11 @@ def save(figures: Mapping[str, Figure], folder: Path) -> list[str]:
         If the folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written = [f"{name}.{kind}" for name in figures for kind in ("png", "pdf")]
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        for name, figure in figures.items():
+        for file in written:
+            figure = figures[file.rpartition(".")[0]]
             _lay_out(figure)
-            for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Producer": None})):
-                figure.savefig(folder / f"{name}.{kind}", dpi=200, metadata=metadata)
-                written.append(f"{name}.{kind}")
+            plots.save(figure, folder / file)
     return written

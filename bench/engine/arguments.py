@@ -92,7 +92,7 @@ def table1_parser() -> FileParser:
     add("--from", nargs="+", dest="published", default=[], metavar="DIR",
         help="take the finished cells of published tables (results/NAME) or of other runs as finished")  # fmt: skip
     add("--retry-failed", action="store_true", help="try cells again that failed before")
-    add("--limit-hours", type=hours, metavar="H", help="start no new cells when H hours will not do for them")
+    add("--limit-hours", type=hours, metavar="H", help="start no new cells after H hours")
     add("--data-root", default="data", metavar="DIR", help="folder of the datasets (default: data)")
     add("--download", action="store_true", help="fetch CIFAR files that are not there")
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")

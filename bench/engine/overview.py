@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -24,28 +24,29 @@ def listing(names: Sequence[str], data_root: str) -> str:
     data_root
         The folder that holds the datasets.
     """
-    lines = ["Methods, and --set METHOD.SETTING=VALUE with its values in the profiles paper and quick:"]
+    lines = ["Methods, and --set METHOD.SETTING=VALUE with its values by profile:"]
     for name in names:
-        method = methods.resolve(name)
-        paper, quick = (flattened(dataclasses.asdict(method.settings_of(profile))) for profile in ("paper", "quick"))
-        lines += ["", f"  {name}" + ("" if paper else ": no settings")]
-        for setting in dict.fromkeys([*paper, *quick]):
-            values = [described({setting: profile.get(setting)}).partition("=")[2] for profile in (paper, quick)]
-            lines.append(f"    {setting:<20} {'  '.join(f'{value:<12}' for value in values)}".rstrip())
+        profiles = methods.resolve(name).profiles
+        values = [flattened(dataclasses.asdict(settings)) for settings in profiles.values()]
+        settings = dict.fromkeys(setting for profile in values for setting in profile)
+        lines += ["", _columns(f"  {name}", profiles) if settings else f"  {name}: no settings"]
+        for setting in settings:
+            shown = [described({setting: profile[setting]}).partition("=")[2] for profile in values]
+            lines.append(_columns(f"    {setting}", shown))
     lines += [
         "",
         f"Datasets in {data_root}, and what their shared autoencoder learns from unless --auxiliary says so:",
         "",
     ]
     for name in data.names():
-        lines.append(f"  {name:<20} {data.default_auxiliary(name):<12}  {_found(name, data_root)}")
+        found = "found" if data.is_present(name, data_root=data_root) else "not found"
+        lines.append(f"  {name:<20} {data.default_auxiliary(name):<12}  {found}")
     lines.append("  folder:PATH          itself        PATH/train/CLASS/* and PATH/test/CLASS/*")
     return "\n".join(lines)
 
 
-def _found(name: str, data_root: str) -> str:
-    reason = data.missing(name, data_root)
-    return f"not found: {reason.removeprefix(f'dataset {name!r}: ')}" if reason else "found"
+def _columns(name: str, values: Iterable[str]) -> str:
+    return f"{name:<32}{''.join(f'{value:<14}' for value in values)}".rstrip()
 
 
 def forecast(cells: Sequence[Cell], known: Rows, workers: int, retry: bool) -> str:

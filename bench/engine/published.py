@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,8 +113,21 @@ def merge(parts: Sequence[tuple[str, Rows]]) -> Rows:
 
 
 def _sorted(frame: pd.DataFrame, table: str) -> pd.DataFrame:
-    order = ["dataset", "method", "settings", "auxiliary", "test_images", "train_per_class", "run", "class", "key"]
+    order = [
+        "dataset",
+        "method",
+        "settings",
+        "auxiliary",
+        "test_images",
+        "train_per_class",
+        "seed",
+        "run",
+        "class",
+        "key",
+    ]
     keys = frame.reindex(columns=order)
+    if "seeds" in frame:
+        keys["seed"] = [json.loads(seeds)["base"] for seeds in frame["seeds"]]
     for column in ("dataset", "method", "settings"):  # numbers in texts by value: λ = 5 before λ = 10
         keys[column] = keys[column].astype(str).str.replace(r"\d+", lambda number: number[0].zfill(20), regex=True)
     keys["train_per_class"] = pd.to_numeric(keys["train_per_class"], errors="coerce")  # "all" comes last

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class PersistenceDiagram:
-    """Homology classes of one dimension: when each is born and dies, and the simplices that do it.
+    """Homology classes of one dimension: birth and death of each, and the simplices that cause them.
 
     Finite classes come first, in the order in which their death simplices enter the filtration; essential ones
     follow, in the order of their birth simplices.

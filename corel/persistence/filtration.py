@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: The most simplices of one dimension that are built: about 2 GB for triangles.
+#: Most simplices of one dimension that are built: triangles then take about 2 GB.
 MAX_SIMPLICES = 50_000_000
-#: Entries of the largest temporary array.
+#: Most entries of a temporary tensor.
 _CHUNK = 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class EdgeOrder:
-    """The edges of a filtration in their order: all that the other simplices follow from.
+    """The edges of a filtration in their order, which determines all other simplices.
 
     Attributes
     ----------
@@ -31,10 +31,10 @@ class EdgeOrder:
         (n, n) int64: the index in ``edges`` of the edge between two vertices; m where there is none, −1 on the
         diagonal.
     level
-        (n, n) int64: the rank of its length among all different lengths, 0 being the length 0; ``levels`` where there
-        is no edge.
+        (n, n) int64: the rank of the length of each edge among all different lengths, where the length 0 has rank 0;
+        ``levels`` where there is no edge.
     levels
-        How many different lengths there are, 0 included.
+        Number of different lengths, 0 included.
     """
 
     edges: Tensor
@@ -90,9 +90,9 @@ def edge_order(lengths: Tensor, max_length: float) -> EdgeOrder:
     """
     n = len(lengths)
     check_edges(n)
-    i, j = torch.triu_indices(n, n, 1, device=lengths.device)
+    i, j = torch.triu_indices(n, n, 1, dtype=torch.int64, device=lengths.device)
     value = lengths[i, j]
-    # triu_indices is sorted by (i, j), and so are, with a stable sort, edges of one length
+    # triu_indices gives edges sorted by (i, j); a stable sort keeps that order among edges of equal length
     value, order = value.sort(stable=True)
     m = int(((value <= max_length) & (value < math.inf)).sum())
     value, order = value[:m], order[:m]
@@ -101,9 +101,9 @@ def edge_order(lengths: Tensor, max_length: float) -> EdgeOrder:
     rank = rises.cumsum(0)
     levels = 1 + int(rank[-1]) if m else 1
 
-    place = torch.full((n, n), m, device=lengths.device)
-    level = torch.full((n, n), levels, device=lengths.device)
-    place[i, j] = place[j, i] = torch.arange(m, device=lengths.device)
+    place = torch.full((n, n), m, dtype=torch.int64, device=lengths.device)
+    level = torch.full((n, n), levels, dtype=torch.int64, device=lengths.device)
+    place[i, j] = place[j, i] = torch.arange(m, dtype=torch.int64, device=lengths.device)
     level[i, j] = level[j, i] = rank
     place.fill_diagonal_(-1)
     level.fill_diagonal_(0)
@@ -111,7 +111,7 @@ def edge_order(lengths: Tensor, max_length: float) -> EdgeOrder:
 
 
 def check_edges(n: int) -> None:
-    """Raise the MemoryError of :func:`edge_order` before anything of size n² is built."""
+    """Raise the MemoryError of :func:`edge_order`, before anything of size n² is built."""
     if n * (n - 1) // 2 > MAX_SIMPLICES:
         raise MemoryError(
             f"a filtration of {n} points has {n * (n - 1) // 2} edges, more than the {MAX_SIMPLICES} that are built; "
@@ -132,7 +132,7 @@ def vietoris_rips_filtration(order: EdgeOrder, max_dim: int) -> list[Simplices]:
     Returns
     -------
     list of Simplices
-        Index = dimension; every dimension up to ``max_dim`` is there, if with no simplex.
+        Index = dimension, up to ``max_dim``, even if a dimension has no simplices.
 
     Raises
     ------
@@ -140,14 +140,14 @@ def vietoris_rips_filtration(order: EdgeOrder, max_dim: int) -> list[Simplices]:
         If a dimension has more than ``MAX_SIMPLICES`` simplices, before they are built.
     """
     n = len(order.place)
-    vertices = torch.arange(n, device=order.place.device).unsqueeze(1)
-    place = torch.full((n,), -1, device=vertices.device)
+    vertices = torch.arange(n, dtype=torch.int64, device=order.place.device).unsqueeze(1)
+    place = torch.full((n,), -1, dtype=torch.int64, device=vertices.device)
     filtration = [Simplices(vertices, torch.zeros_like(place), vertices.expand(n, 2))]
     absent = len(order.edges)
-    # upward[u, v]: an edge with u < v
+    # upward[u, v]: whether there is an edge (u, v), u < v
     upward = (order.place < absent).triu(1)
     for dim in range(1, max_dim + 1):
-        # in lexicographic order from here on: it is inherited by what is built from it
+        # Sorted lexicographically, as those that they are built from.
         vertices, place = _expand(vertices, place, order.place, upward, dim)
         edges = order.edges[place]
         level = order.level[edges[:, 0], edges[:, 1]]
@@ -162,7 +162,7 @@ def _expand(vertices: Tensor, place: Tensor, places: Tensor, upward: Tensor, dim
     rows = max(1, _CHUNK // n)
 
     def common(first: int) -> Tensor:
-        # a vertex above the last that is joined to all of the simplex
+        # for each simplex: the vertices with a higher number than its own that have edges to all of its vertices
         some = vertices[first : first + rows]
         mask = upward[some[:, 0]]
         for corner in some.unbind(1)[1:]:

@@ -27,12 +27,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from corel import _checks
-
-#: For p = 2: the smallest sum of squares that is used as it is, and the exponents to rescale by otherwise.
-EUCLIDEAN_RANGE = {torch.float32: (2.0**-100, -80, 100), torch.float64: (2.0**-900, -540, 600)}
-
+from corel.persistence.rounding import EUCLIDEAN_RANGE
 
 _at_least_one = _checks.real("numbers of at least 1, and infinity", lambda value: value >= 1)
 
@@ -47,7 +45,7 @@ def check_p(p: float) -> float:
     ValueError
         If ``p`` is below 1 or NaN: ‖·‖p is then no norm. Infinity is accepted.
     """
-    if type(p) is float and p >= 1.0:  # nearly always: a small cloud is fast
+    if type(p) is float and p >= 1.0:  # the usual case, without another call: those cost time where clouds are small
         return p
     return float(_at_least_one("p", p))
 
@@ -71,23 +69,37 @@ def norm(u: Tensor, p: float = 1.0) -> Tensor:
         return u.abs().amax(-1)
     if p == 1.0:
         return _sum_in_order(u.abs())
-    return _Norm.apply(u, p)
+    if only_backward(u):
+        return _Norm.apply(u, p)
+    return _norm_of_torch_operations(u, p)
+
+
+def only_backward(x: Tensor) -> bool:
+    """Whether no derivative of ``x`` but that of ``backward`` and of the compiler can be asked for.
+
+    A :class:`torch.autograd.Function` serves for these alone: in forward mode (dual tensors, jvp, jacfwd, hessian) it
+    loses tangents, some of them in silence.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    # outside of forward_ad.dual_level(), no tensor has a tangent
+    return forward_ad._current_level < 0 and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
 def _sum_in_order(terms: Tensor) -> Tensor:
-    # torch.sum may add in any order, and does
+    # torch.sum adds in an order that it does not promise
     return reduce(add, terms.unbind(-1))
 
 
-# Roots and powers are an operator of their own: on the CPU, torch rounds neither like the hardware nor alike for all
-# layouts, and a compiler must not fuse the products and sums.
+# Roots and powers are a custom operator: on the CPU, torch's own are rounded in different ways for different memory
+# layouts, and torch.compile could fuse products and sums.
 @torch.library.custom_op("corel::norm", mutates_args=(), device_types="cpu")
 def _norm(u: Tensor, p: float) -> Tensor:
-    from corel.persistence import _cpu
+    from corel.persistence.kernels.lengths import norms
 
     rows = u.detach().reshape(-1, u.shape[-1]).contiguous()
     out = rows.new_empty(len(rows))
-    _cpu.norms(rows.numpy(), p, out.numpy())
+    norms(rows.numpy(), p, out.numpy())
     return out.view(u.shape[:-1])
 
 
@@ -117,7 +129,7 @@ def _(info: object, in_dims: tuple[int | None, ...], u: Tensor, p: float) -> tup
 
 
 class _Norm(torch.autograd.Function):
-    """The operator with its derivative, in the form that torch.func can transform too."""
+    """The operator with its derivative for backward, in the form that torch.compile can trace too."""
 
     generate_vmap_rule = True
 
@@ -136,12 +148,27 @@ class _Norm(torch.autograd.Function):
         return gradient.unsqueeze(-1) * direction(u, length.unsqueeze(-1), ctx.p), None
 
 
+def _norm_of_torch_operations(u: Tensor, p: float) -> Tensor:
+    """The norm for 1 < p < ∞ with derivatives of every order and mode; its value is the operator's, to the last bit."""
+    exact = _norm(u.detach(), p)
+    largest = u.detach().abs().amax(-1, keepdim=True)
+    ratio = u / torch.where((largest > 0) & (largest < math.inf), largest, 1.0)
+    if p == 2.0:
+        total = _sum_in_order(ratio * ratio)
+    else:  # torch.where differentiates both of its branches: the derivative of the power at 0 must not be computed
+        nonzero = ratio != 0
+        total = _sum_in_order(torch.where(nonzero, torch.where(nonzero, ratio, 1.0).abs() ** p, 0.0))
+    positive = total > 0
+    length = largest.squeeze(-1) * torch.where(positive, total, 1.0) ** (1.0 / p)
+    return exact + torch.where(positive & (exact < math.inf), length - length.detach(), 0.0)
+
+
 def direction(u: Tensor, length: Tensor, p: float) -> Tensor:
     """The (sub)gradient of ‖·‖p, 1 < p < ∞, at u (…, d) of a given length (…, 1): 0 at u = 0."""
     ratio = u / torch.where(length > 0, length, 1.0)
     if p == 2.0:
         return ratio
-    # both branches of a derivative of torch.where are evaluated: keep 0 away from the power
+    # torch.where differentiates both of its branches: the derivative of the power at 0 must not be computed
     nonzero = ratio != 0
     power = torch.where(nonzero, ratio, 1.0).abs() ** (p - 1.0)
     return torch.where(nonzero, power, 0.0) * ratio.sign()
@@ -167,8 +194,8 @@ def edge_lengths(points: Tensor, edges: Tensor, p: float = 1.0) -> Tensor:
     *lead, n, d = points.shape
     m = edges.shape[-2]
     clouds = points.reshape(math.prod(lead) * n, d)
-    offset = torch.arange(math.prod(lead), device=points.device).view(*lead, 1, 1) * n
-    # one gather for both ends, and as indexing: its backward adds in a fixed order on every device
+    offset = torch.arange(math.prod(lead), dtype=torch.int64, device=points.device).view(*lead, 1, 1) * n
+    # Both ends are gathered at once, by indexing: its backward adds in a fixed order on every device.
     ends = clouds[(edges + offset).reshape(-1)].view(*lead, m, 2, d)
     return norm(ends[..., 0, :] - ends[..., 1, :], p)
 

@@ -1,16 +1,16 @@
 """Which simplices create and fill the classes of a Vietoris–Rips filtration.
 
 Dimension 0 reduces the boundary matrix of the edges, as the paper does. Higher dimensions reduce the coboundary matrix,
-which is the boundary matrix mirrored at its anti-diagonal and has the same pairs [de Silva et al., 2011]: Algorithm 3
-runs on it unchanged, and nearly all of its work falls away:
+which is the boundary matrix mirrored at its anti-diagonal and has the same pairs [de Silva et al., 2011]. Algorithm 3
+runs on it unchanged, with far less work:
 
 - Simplices that fill a class create none; their columns need not be reduced (clearing).
-- A simplex σ whose earliest coface τ has no later face than σ is paired with it from the outset: no column to the left
-  of σ contains τ. Nearly all pairs are of this kind (apparent pairs [Bauer, 2021]), and all have equal birth and death.
-  Their columns are not even built, but for the few that are to be added to another.
+- A simplex σ is paired with its earliest coface τ without any reduction if σ is the latest face of τ: no column to the
+  left of that of σ contains τ. Nearly all pairs are of this kind (apparent pairs [Bauer, 2021]), and they have equal
+  birth and death. Of their columns, only the few that have to be added to others are built.
 
-Columns and rows are numbered without listing them. The number of a simplex has one digit per vertex v, n − 1 − v, in
-base n, and above these the number of lengths greater than its own; so a smaller number is a later simplex.
+Columns and rows are numbered by a formula. The number of a simplex, in base n, has the digit n − 1 − v for each of its
+vertices v, preceded by the number of different lengths greater than its own: a smaller number is a later simplex.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from corel.persistence.filtration import EdgeOrder, Simplices
 from corel.persistence.reduction import SparseColumns, reduce
 
-#: Entries of the largest temporary array: small enough to stay in the cache.
+#: Most entries of a temporary tensor, few enough for the cache of a processor.
 _CHUNK = 2**17
 
 
@@ -37,7 +37,9 @@ class Pairs(NamedTuple):
 
 
 def pairs_of_forest(n: int, edges: Tensor) -> Pairs:
-    """Dimension 0 from the edges along which components merge: the one of the later first vertex dies.
+    """Dimension 0 from the edges along which components merge.
+
+    Each component is named by its first vertex. Of two that merge, the one with the later name dies.
 
     Parameters
     ----------
@@ -65,7 +67,9 @@ def pairs_of_forest(n: int, edges: Tensor) -> Pairs:
 def pairs_of_boundary(n: int, edges: Tensor) -> Pairs:
     """Dimension 0 by reduction of the boundary matrix of the edges; parameters as for :func:`pairs_of_forest`."""
     m = len(edges)
-    matrix = SparseColumns(torch.arange(m, device=edges.device), edges.new_full((m,), 2), edges.flatten())
+    matrix = SparseColumns(
+        torch.arange(m, dtype=torch.int64, device=edges.device), edges.new_full((m,), 2), edges.flatten()
+    )
     reduce(matrix)
     filling = matrix.low >= 0
     essential = torch.ones(n, dtype=torch.bool, device=edges.device)
@@ -119,8 +123,9 @@ class Coboundary:
     def earliest_cofaces(self, vertices: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """The vertex that completes each simplex to its earliest coface, and the level of that coface."""
         n = len(self.order.place)
-        apex = torch.arange(n, device=vertices.device)
-        # level and apex in one number; a vertex of the simplex itself must never be the least
+        apex = torch.arange(n, dtype=torch.int64, device=vertices.device)
+        # Level and apex in one number, so that one minimum finds both. On the diagonal it is the greatest: a vertex of
+        # the simplex itself is never the apex.
         code = self.order.level * n
         code.fill_diagonal_(self.order.levels * n)
         if (self.order.levels + 1) * n < 2**31:
@@ -146,7 +151,7 @@ class Coboundary:
         faces = [
             torch.stack([value for key, value in pair.items() if opposite not in key]).amax(0) for opposite in corners
         ]
-        # among faces of one level, the one that lacks the least vertex is the last lexicographically
+        # of faces of equal level, the last in lexicographic order is the one without the least vertex
         code = torch.stack([face * (self.dim + 2) + self.dim + 1 - o for o, face in enumerate(faces)])
         return self.dim + 1 - code.amax(0) % (self.dim + 2)
 
@@ -165,14 +170,14 @@ class Coboundary:
     def columns(self, vertices: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """Columns of simplices as (count, rows), as :class:`SparseColumns` takes them."""
         n = len(self.order.place)
-        apex = torch.arange(n, device=vertices.device)
+        apex = torch.arange(n, dtype=torch.int64, device=vertices.device)
         rows = max(1, _CHUNK // n)
         counts, entries = [level.new_empty(0)], [level.new_empty(0)]
         for first in range(0, len(vertices), rows):
             some = vertices[first : first + rows]
             longest = torch.maximum(level[first : first + rows, None], self.order.level[some].amax(1))
             number = self.order.levels - longest
-            # the digits of the simplex, with the one of the apex put in where it belongs
+            # the digits of the simplex's vertices, and that of the apex among them in ascending order
             before = torch.ones_like(number, dtype=torch.bool)
             for corner in some.unsqueeze(2).unbind(1):
                 above = apex < corner
@@ -223,7 +228,7 @@ def pairs_of_coboundary(order: EdgeOrder, simplices: Simplices, cleared: Tensor)
     absent = torch.ones_like(face_level, dtype=torch.bool)
 
     def complete(low: Tensor) -> None:
-        """Add the columns of apparent pairs that are due at these lows and not there yet: each is the leftmost."""
+        """Build the missing columns of apparent pairs with these lows; each is the leftmost of its low."""
         place = torch.searchsorted(apparent_death, low).clamp(max=len(apparent_death) - 1)
         place = place[(apparent_death[place] == low) & absent[place]].unique()
         if len(place):

@@ -70,7 +70,7 @@ class SparseColumns:
         column = column[by_low]
         again = torch.zeros_like(low, dtype=torch.bool)
         again[1:] = low[1:] == low[:-1]
-        # the leftmost column of each low is where its run begins
+        # columns of equal low are neighbours now, the leftmost first
         begin = torch.where(again, 0, _iota(len(low), low)).cummax(0).values
         return column[begin[again]], column[again]
 
@@ -100,7 +100,7 @@ class SparseColumns:
             self._compact()
 
     def _compact(self) -> None:
-        """Forget entries that columns have been replaced of."""
+        """Free the entries of columns that have been replaced."""
         self._count, self._rows = self.columns(_iota(len(self), self._start))
         self._start = self._count.cumsum(0) - self._count
 
@@ -114,7 +114,7 @@ def reduce(matrix: SparseColumns) -> None:
 
 
 def _iota(length: int, like: Tensor) -> Tensor:
-    return torch.arange(length, device=like.device)
+    return torch.arange(length, dtype=torch.int64, device=like.device)
 
 
 def _last(rows: Tensor, end: Tensor, count: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ def _last(rows: Tensor, end: Tensor, count: Tensor) -> Tensor:
 
 
 def _once(*sorted_keys: Tensor) -> Tensor:
-    """Which entries differ from their neighbours; of two columns added, an entry occurs at most twice."""
+    """Which entries occur once, of sorted keys that occur at most twice, as in the sum of two columns."""
     same = torch.ones(max(0, len(sorted_keys[0]) - 1), dtype=torch.bool, device=sorted_keys[0].device)
     for key in sorted_keys:
         same &= key[1:] == key[:-1]

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from corel import _checks
-from corel.persistence.metric import check_p, edge_lengths, norm
+from corel.persistence.metric import check_p, edge_lengths, only_backward
+from corel.persistence.reference import reference_merge_edges
 
 _COMPUTED, _STRIDED = _checks.COMPUTED, _checks.STRIDED
 
@@ -79,12 +80,12 @@ def death_times(points: Tensor, p: float = 1.0) -> Tensor:
             return _DeathTimes.apply(points, p)
         return torch.from_numpy(cpu_kernels().spanning_trees(points, p)[1])
     lengths = edge_lengths(points, _merge_edges(points.detach(), p), p)
-    # roots and powers may round differently in a kernel of a GPU and in torch there: keep the promise of order
+    # on a GPU, roots and powers in torch and in the kernel that found the order may be rounded in different ways
     return lengths if p in (1.0, math.inf) else lengths.sort(-1).values
 
 
 class _DeathTimes(torch.autograd.Function):
-    """Death times on the CPU with a fused backward; a second backward goes through torch operations."""
+    """Death times on the CPU with their gradient in one kernel; second derivatives are left to torch operations."""
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, p: float) -> Tensor:
@@ -112,7 +113,7 @@ def check_points(points: Tensor, name: str = "points", shape: str = "(…, n, d)
     name, shape
         What errors call the argument, and the shape that they say is accepted.
     """
-    # what nearly always holds is looked at first, and here: for a small cloud, a call of a function is long
+    # the usual case is recognised here, since calling check_floating would cost noticeable time where clouds are small
     if not (isinstance(points, Tensor) and points.dtype in _COMPUTED and points.layout is _STRIDED) or points.is_meta:
         points = _checks.check_floating(name, points)
     if points.dim() < 2:
@@ -123,21 +124,25 @@ def check_points(points: Tensor, name: str = "points", shape: str = "(…, n, d)
 
 
 def is_plain_cpu(points: Tensor) -> bool:
-    """Whether ``points`` is memory that a kernel may read: on the CPU, not traced by a compiler, not under vmap."""
+    """Whether the kernels of the CPU may take ``points``: plain memory, and nothing to differentiate but backward.
+
+    Tensors that a compiler traces, that torch.func has wrapped (vmap, jvp, …) or that may carry the tangents of forward
+    mode go through torch operations.
+    """
     return (
         points.is_cpu
         and not torch.compiler.is_compiling()
         and type(points) in (Tensor, torch.nn.Parameter)
-        and not torch._C._functorch.is_functorch_wrapped_tensor(points)
+        and only_backward(points)
     )
 
 
 @cache
 def cpu_kernels() -> ModuleType:
-    """The CPU's kernels; imported when first needed, since Numba takes a while."""
-    from corel.persistence import _cpu
+    """The kernels of the CPU; imported when first needed, since importing Numba takes long."""
+    from corel.persistence.kernels import cpu
 
-    return _cpu
+    return cpu
 
 
 @torch.library.custom_op("corel::merge_edges", mutates_args=())
@@ -147,7 +152,7 @@ def _merge_edges(points: Tensor, p: float) -> Tensor:
     *lead, n, d = points.shape
     clouds = points.reshape(math.prod(lead), n, d).contiguous()
     if points.is_cuda and find_spec("triton") is not None:
-        from corel.persistence._cuda import merge_edges as merge_edges_on_gpu
+        from corel.persistence.kernels.triton_kernels import merge_edges as merge_edges_on_gpu
 
         return merge_edges_on_gpu(clouds, p).reshape(*lead, n - 1, 2)
     return reference_merge_edges(clouds, p).reshape(*lead, n - 1, 2)
@@ -163,47 +168,3 @@ def _(points: Tensor, p: float) -> Tensor:
 def _(info: object, in_dims: tuple[int | None, ...], points: Tensor, p: float) -> tuple[Tensor, int]:
     assert in_dims[0] is not None
     return _merge_edges(points.movedim(in_dims[0], 0), p), 0
-
-
-def reference_merge_edges(points: Tensor, p: float) -> Tensor:
-    """Prim's algorithm for a batch of clouds in torch operations: slow, and plain enough to be believed.
-
-    Parameters
-    ----------
-    points
-        (B, n, d) float32 or float64, on any device.
-    p
-        1 ≤ p ≤ ∞.
-
-    Returns
-    -------
-    Tensor
-        (B, n − 1, 2) int64, sorted by (length, i, j), i < j.
-    """
-    batch, n, _ = points.shape
-    cloud = torch.arange(batch, device=points.device)
-    vertex = torch.arange(n, device=points.device)
-    newest = torch.zeros(batch, dtype=torch.int64, device=points.device)
-    inside = torch.zeros(batch, n, dtype=torch.bool, device=points.device)
-    # for each vertex outside the tree, its least edge into the tree
-    nearest = torch.zeros(batch, n, dtype=torch.int64, device=points.device)
-    length = torch.full((batch, n), math.inf, dtype=points.dtype, device=points.device)
-    edges, lengths = [], []
-    for _ in range(n - 1):
-        inside[cloud, newest] = True
-        to_newest = norm(points - points[cloud, newest, None], p)
-        # of two edges of equal length at one vertex, the one with the lower other end comes first
-        closer = (to_newest < length) | ((to_newest == length) & (newest[:, None] < nearest))
-        length = torch.where(closer, to_newest, length)
-        nearest = torch.where(closer, newest[:, None], nearest)
-        shortest = length.masked_fill(inside, math.inf).amin(-1, keepdim=True)
-        rank = torch.minimum(vertex, nearest) * n + torch.maximum(vertex, nearest)
-        newest = rank.masked_fill(inside | (length > shortest), n * n).argmin(-1)
-        edges.append(rank[cloud, newest])
-        lengths.append(length[cloud, newest])
-    if not edges:
-        return torch.empty(batch, 0, 2, dtype=torch.int64, device=points.device)
-    rank, by_rank = torch.stack(edges, -1).sort(-1)
-    by_length = torch.stack(lengths, -1).gather(-1, by_rank).sort(dim=-1, stable=True).indices
-    rank = rank.gather(-1, by_length)
-    return torch.stack((rank // n, rank % n), -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,8 +43,11 @@ def vr_persistence(
     points
         (n, d) floating point, finite, n ≥ 1, d ≥ 1; float16 and bfloat16 are computed in float32.
     distances
-        In place of ``points``: (n, n) floating point, symmetric, with a zero diagonal, non-negative. ∞ means that two
-        points are never joined. No triangle inequality is asked for.
+        In place of ``points``: (n, n) floating point, n ≥ 1, non-negative, symmetric and zero on the diagonal. ∞ means
+        that two points are never joined. The triangle inequality need not hold. Lengths are those above the diagonal;
+        those below it and on it may deviate, as rounding makes them do in ``torch.cdist(x, x)``, by up to 4 √ϵ times
+        the largest finite length, ϵ being the machine epsilon of the dtype that is computed in, or by up to the machine
+        epsilon of float16 or bfloat16, if given these, times that length.
     p
         Norm of ``points``, 1 ≤ p ≤ ∞.
     max_dim
@@ -54,7 +58,7 @@ def vr_persistence(
         alive beyond it.
     algorithm
         ``"reduction"``: Algorithm 3 of the paper in every dimension; of the boundary matrix in dimension 0, and above
-        of its mirror image, the coboundary matrix, which has the same pairs at a small part of the cost.
+        of the coboundary matrix, which has the same pairs and takes far less work.
         ``"spanning-tree"``: dimension 0 as a minimum spanning tree; from points in O(n) memory.
         ``"auto"``: the spanning tree in dimension 0, the reduction above.
 
@@ -107,7 +111,7 @@ def vr_persistence(
         all_pairs = [pairs_of_forest(n, edges)]
     else:
         check_edges(n)
-        lengths = source.detach() if distances is not None else pairwise_lengths(source.detach(), p)
+        lengths = _mirrored(source.detach()) if distances is not None else pairwise_lengths(source.detach(), p)
         order = edge_order(lengths, enclosing_radius(lengths) if max_length is None else max_length)
         all_pairs = _pairs(order, max_dim, tree)
 
@@ -135,7 +139,7 @@ def _pairs(order: EdgeOrder, max_dim: int, tree: bool) -> list[Pairs]:
     """The pairs of each dimension."""
     n = len(order.place)
     if max_dim > 0:
-        Coboundary(order, max_dim)  # an impossible dimension must not cost the ones below it
+        Coboundary(order, max_dim)  # raises for a dimension that is too high, before work is spent on lower ones
     all_pairs = [pairs_of_forest(n, _spanning_forest(order)) if tree else pairs_of_boundary(n, order.edges)]
     if max_dim == 0:
         return all_pairs
@@ -155,8 +159,8 @@ def _spanning_forest(order: EdgeOrder) -> Tensor:
 
     n = len(order.place)
     i, j = order.edges.cpu().numpy().T
-    # by place in the order, which is unique, and never 0: a 0 would be no edge
-    weights = torch.arange(1, 1 + len(order.edges)).numpy()
+    # weighted by their places in the order, which are all different; from 1, since scipy takes a 0 for no edge
+    weights = np.arange(1, 1 + len(order.edges))
     forest = minimum_spanning_tree(coo_array((weights, (i, j)), shape=(n, n)).tocsr())
     place = torch.from_numpy(forest.data).long().sort().values - 1
     return order.edges[place.to(order.edges.device)]
@@ -174,7 +178,7 @@ _length = _checks.optional(_checks.real("numbers of at least 0, and None", lambd
 
 def _check_max_length(max_length: float | Tensor | None) -> float | None:
     if isinstance(max_length, Tensor) and max_length.dim() == 0 and not max_length.is_meta:
-        max_length = max_length.item()  # a death time of another cloud, say
+        max_length = max_length.item()  # such as a death time of another cloud
     return _length("max_length", max_length)
 
 
@@ -188,19 +192,37 @@ def _check_cloud(points: Tensor) -> Tensor:
 
 
 def _check_distances(distances: Tensor) -> Tensor:
+    """Return a matrix of distances in float32 or float64, or raise what :func:`vr_persistence` says."""
+    given = distances
     distances = _checks.check_floating("distances", distances)
     if distances.dim() != 2 or distances.shape[0] != distances.shape[1] or not len(distances):
         raise ValueError(f"distances: got shape {tuple(distances.shape)}; accepted is (n, n), n ≥ 1")
-    checked = distances.detach()
-    for wrong, what in (
-        (checked.isnan(), "NaN"),
-        (checked < 0, "a negative length"),
-        (checked != checked.T, "two different lengths for one pair"),
-        (torch.diag(checked.diagonal() != 0), "a point that is not at distance 0 from itself"),
-    ):
+    lengths = distances.detach()
+    for wrong, what in ((lengths.isnan(), "NaN"), (lengths < 0, "a negative length")):
         if wrong.any():
             i, j = wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"distances: got {what} at ({i}, {j}); accepted are symmetric lengths ≥ 0, zero on the diagonal"
-            )
+            raise ValueError(f"distances: got {what} at ({i}, {j}); accepted are lengths ≥ 0, and infinity")
+    # torch.cdist takes roots of differences of squares: a squared length is wrong by a few ϵ times the largest square
+    largest = float(torch.where(lengths < math.inf, lengths, 0.0).max())
+    rounding = largest * max(4 * math.sqrt(torch.finfo(lengths.dtype).eps), torch.finfo(given.dtype).eps)
+    wrong = (lengths != lengths.T) & ~((lengths - lengths.T).abs() <= rounding)
+    if wrong.any():
+        i, j = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"distances: got {lengths[i, j]:.9g} at ({i}, {j}) but {lengths[j, i]:.9g} at ({j}, {i}), more than "
+            f"rounding apart ({rounding:.2g}); accepted are symmetric ones, such as (distances + distances.T) / 2"
+        )
+    wrong = lengths.diagonal() > rounding
+    if wrong.any():
+        i = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"distances: got {lengths[i, i]:.9g} at ({i}, {i}), more than rounding ({rounding:.2g}); "
+            "accepted is 0 on the diagonal, as after distances.fill_diagonal_(0)"
+        )
     return distances
+
+
+def _mirrored(lengths: Tensor) -> Tensor:
+    """The symmetric matrix with the same lengths above the diagonal, and 0 on it."""
+    above = lengths.triu(1)
+    return above + above.T

@@ -15,8 +15,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench import table1
+from bench import data, table1
+from bench.analysis import tables
 from bench.engine.command_line import run
+from bench.engine.store import Store
 
 
 def command(*arguments: str) -> int:
@@ -139,6 +141,141 @@ def test_changed_images_settings_or_method_are_other_cells(table, image_folder, 
     assert len(table.fits) == 6
 
 
+def test_settings_from_the_command_line_are_rows_and_keys(table, method_file):
+    changes = [f"--set={method_file}.noise={value}" for value in ("0", "0.5")]
+    status, output, _ = table(*changes)
+    assert (status, len(table.fits)) == (0, 12)
+    rows = pd.read_csv(table.out / "table1.csv")
+    assert rows["settings"].tolist() == ["noise=0", "noise=0", "noise=0.5", "noise=0.5"]
+    assert "(mean, noise=0.5)" in output
+    with sqlite3.connect(table.out / "cells.sqlite") as connection:
+        found = connection.execute("SELECT DISTINCT settings, changes FROM cells ORDER BY settings").fetchall()
+    assert found == [('{"noise":0.0}', '{"noise":0.0}'), ('{"noise":0.5}', '{"noise":0.5}')]
+    table(f"--set={method_file}.noise=0.2")  # the profile's own value
+    assert len(table.fits) == 6
+    assert pd.read_csv(table.out / "table1.csv")["settings"].isna().all()
+    table()
+    assert table.fits == []
+
+
+def test_a_part_of_the_test_split(table, image_folder):
+    table()
+    whole = pd.read_csv(table.out / "table1.csv").to_dict("records")
+    status, output, _ = table("--test-images", "6")
+    assert (status, len(table.fits)) == (0, 6)
+    assert "6 of 15" in output
+    assert "| 6 of 15 |" in (table.out / "table1.md").read_text()
+    rows = pd.read_csv(table.out / "table1.csv")
+    assert rows["test_images"].tolist() == [6, 6]
+    assert [row["test_images"] for row in whole] == [15, 15]
+    # AUCs of 2 images in and 4 out of class are multiples of 1/16
+    aucs = pd.read_csv(table.out / "cells.csv")["auc"] * 16
+    assert (aucs == aucs.round()).all()
+    table("--test-images", "15")
+    assert table.fits == []
+
+
+def test_several_auxiliary_datasets(table, image_folder, method_file):
+    own = f"folder:{image_folder}"
+    _, output, _ = table("--methods", "corel", method_file, "--auxiliary", own, "digits", "--dry-run")
+    assert re.findall(r"(\S+) on \S+, m = 4, auxiliary (\S+): 6 cells", output) == [("corel", own), ("corel", "digits")]
+    assert f"{method_file} on {own}, m = 4: 6 cells to run" in output
+    assert "shared autoencoder of corel on digits to train" in output
+
+
+def test_first_rows_are_shown_before_the_last(table, method_file):
+    _, output, error = table("--train-per-class", "3", "4")
+    lines = [line for line in re.split(r"[\r\n]+", error) if " AUC " in line]
+    assert len(lines) == 2  # both scores of m = 3
+    assert re.search(rf"{method_file} \(mean\) on folder:\S+: AUC \d\.\d+ ± 0\.\d+ \(m 3, ", lines[0])
+    assert "(mean)" in output
+
+
+def test_dry_run_computes_and_writes_nothing(table, tmp_path):
+    status, output, _ = table("--dry-run")
+    assert (status, table.fits, (tmp_path / "results").exists()) == (0, [], False)
+    assert "6 cells to run; how long the like take is not known here yet" in output
+    table("--runs", "1")
+    before = (table.out / "cells.sqlite").read_bytes()
+    _, output, _ = table("--dry-run", "--runs", "3")
+    assert re.search(r"m = 4: 6 cells to run, about \d+ s, 3 there", output)
+    assert re.search(r"6 cells to run, about \d+ s with 1 worker$", output.strip())
+    assert (table.fits, (table.out / "cells.sqlite").read_bytes()) == ([], before)
+    _, output, _ = table("--dry-run", "--runs", "1")
+    assert output.endswith("nothing to run\n")
+
+
+def test_dry_run_says_what_failed_before(table, monkeypatch):
+    monkeypatch.setenv("MEAN_COLOUR_FAIL", "1")
+    table()
+    assert "0 cells to run, 4 there, 2 failed before" in table("--dry-run")[1]
+    assert "2 cells to run" in table("--dry-run", "--retry-failed")[1]
+
+
+def test_list_names_methods_settings_and_datasets(table, method_file):
+    status, output, _ = table("--list", "--methods", method_file, "corel")
+    assert (status, table.fits, (table.out).exists()) == (0, [], False)
+    assert re.search(r"    noise +0\.1 +0\.2\n", output)
+    assert re.search(r"    epochs +50 +", output)
+    assert re.search(r"  digits +digits +found\n", output)
+    assert re.search(r"  cifar10 +cifar100 +not found\n", output)
+
+
+def test_a_file_of_arguments(table, tmp_path):
+    words = tmp_path / "command"
+    words.write_text("# one run, two classes\n--runs 1  # a comment\n\n--classes 'grey' \\red\n")
+    status, _, _ = table(f"@{words}")
+    assert (status, len(table.fits)) == (0, 2)
+    for content, message in [(b"--classes 'grey\n", "cannot read the line"), (b"\xff\xfe", "not text in UTF-8")]:
+        words.write_bytes(content)
+        status, _, error = table(f"@{words}")
+        assert (status, len(error.splitlines())) == (2, 1)
+        assert message in error
+    words.write_text(f"@{words}\n")
+    assert "names itself" in table(f"@{words}")[2]
+
+
+def test_time_limit_stops_before_the_next_cell(table, monkeypatch):
+    status, output, _ = table("--limit-hours", "1e-9")
+    assert (status, table.fits) == (0, [])
+    assert "stopped by --limit-hours: 6 of 6 cells are left for another run" in output
+    monkeypatch.setenv("MEAN_COLOUR_SLEEP", "2.5")
+    status, output, _ = table("--limit-hours", str(4 / 3600))
+    assert status == 0
+    assert 1 <= len(table.fits) < 6
+    assert f"stopped by --limit-hours: {6 - len(table.fits)} of 6 cells" in output
+    monkeypatch.delenv("MEAN_COLOUR_SLEEP")
+    status, output, _ = table("--limit-hours", "1")
+    assert "stopped by" not in output
+    assert "0 failed" in output
+
+
+def test_help_names_every_dataset():
+    help_text = "".join(table1.table1_parser().format_help().split())
+    for name in data.names():
+        assert name in help_text
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["--frobnicate"], ["--runs", "0"]])
+@pytest.mark.parametrize("module", ["table1", "publish"])
+def test_an_answer_that_needs_no_library_imports_none(words, module):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['bench.{module}', *{words!r}]\n"
+        "try:\n"
+        f"    runpy.run_module('bench.{module}', run_name='__main__')\n"
+        "finally:\n"
+        "    heavy = {'torch', 'pandas', 'numpy', 'sklearn', 'scipy', 'matplotlib', 'numba', 'PIL', 'distributed'}\n"
+        "    print('imported:', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("imported: []\n"), done.stdout
+    assert done.returncode == (0 if words[0] in ("--help", "--version") else 2)
+    assert "Traceback" not in done.stderr
+    if words == ["--version"]:
+        assert re.match(r"corel \d", done.stdout)
+
+
 def test_classes_by_name_and_number(table):
     table("--classes", "grey", "0")
     assert len(table.fits) == 4
@@ -158,6 +295,10 @@ def test_failing_cell_costs_itself_alone_and_is_said(table, monkeypatch):
     assert "failed cells" in (table.out / "table1.md").read_text()
     monkeypatch.delenv("MEAN_COLOUR_FAIL")
     status, output, _ = table()
+    assert (status, table.fits) == (1, [])
+    assert output.count("NonFiniteLossError: mean-colour: the loss of epoch 3 is nan") == 2
+    assert "2 cells failed before and were not tried again: --retry-failed does" in output
+    status, output, _ = table("--retry-failed")
     assert status == 0
     assert len(table.fits) == 2
     assert "failed:" not in output
@@ -225,7 +366,7 @@ def test_files_are_written_before_the_table_is_printed(table, monkeypatch):
     def nobody_reads(text):
         raise BrokenPipeError
 
-    monkeypatch.setattr(table1.report, "to_text", nobody_reads)
+    monkeypatch.setattr(tables, "to_text", nobody_reads)
     status, output, error = table()
     assert (status, output) == (141, "")
     assert "Broken" not in error
@@ -234,22 +375,27 @@ def test_files_are_written_before_the_table_is_printed(table, monkeypatch):
 
 
 def test_store_that_cannot_be_written_during_the_run(table, monkeypatch):
-    add = table1.Store.add
+    add = Store.add
 
     def full(store, *arguments, **values):
         store._connection.execute("PRAGMA query_only = 1")
         add(store, *arguments, **values)
 
-    monkeypatch.setattr(table1.Store, "add", full)
+    monkeypatch.setattr(Store, "add", full)
     status, _, error = table()
     assert status == 2
     assert re.search(r"bench.table1: error: store: cannot write to '.*cells.sqlite' \(.*\)", error.splitlines()[-1])
 
 
-def test_what_an_earlier_run_called_failed_heals(table):
+def test_what_an_earlier_run_called_failed_heals(table, monkeypatch):
+    monkeypatch.setenv("MEAN_COLOUR_FAIL", "1")
     table()
+    monkeypatch.delenv("MEAN_COLOUR_FAIL")
     with sqlite3.connect(table.out / "cells.sqlite") as connection:
-        connection.execute("INSERT INTO failures SELECT key, 'cell', 'error', 'then' FROM cells")
+        failures = connection.execute("SELECT * FROM failures").fetchall()
+    table("--retry-failed")
+    with sqlite3.connect(table.out / "cells.sqlite") as connection:
+        connection.executemany(f"INSERT INTO failures VALUES ({','.join('?' * len(failures[0]))})", failures)
     status, output, _ = table()
     assert status == 0
     assert "failed:" not in output
@@ -289,6 +435,19 @@ BAD = {
     "empty auxiliary": (["--auxiliary", ""], "--auxiliary: got ''; accepted are digits"),
     "seed": (["--seed", "x"], "argument --seed: got 'x'; accepted are whole numbers"),
     "threads": (["--threads", "99999999999"], "argument --threads: got '99999999999'; .* from 1 to 1024"),
+    "no test images": (["--test-images", "0"], "argument --test-images: got 0"),
+    "fewer test images than classes": (
+        ["--test-images", "2"],
+        "--test-images: got 2, but folder:.* 15 test images of 3 classes; accepted are 3 to 15",
+    ),
+    "more test images than there are": (["--test-images", "16"], "--test-images: got 16, but folder:"),
+    "no setting": (["--set", "x=1"], "--set: got 'x=1'; accepted is METHOD.SETTING=VALUE"),
+    "setting of a method that is not run": (["--set", "corel.lam=0"], "--set: got 'corel.lam=0'; .* that is run"),
+    "second auxiliary": (["--auxiliary", "digits", "nothing"], "--auxiliary: got 'nothing'"),
+    "no limit": (["--limit-hours", "0"], "argument --limit-hours: got '0'; accepted are finite numbers above 0"),
+    "endless limit": (["--limit-hours", "inf"], "argument --limit-hours: got 'inf'"),
+    "nothing published": (["--from", "nowhere"], "--from: got 'nowhere', which holds neither"),
+    "no command file": (["@nowhere"], "nowhere"),
     "empty out": (["--out", ""], "--out: got ''"),
     "m of 0": (["--train-per-class", "0"], "argument --train-per-class: got '0'"),
     "negative m": (["--train-per-class", "-3"], "--train-per-class"),

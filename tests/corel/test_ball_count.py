@@ -6,6 +6,7 @@ import math
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import torch
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import check_estimator
 
 from corel import BallCount
 
@@ -120,6 +122,38 @@ def test_no_samples_give_no_scores():
         assert BallCount(p=p).fit(np.zeros((2, 4))).score_samples(np.zeros((0, 4))).shape == (0,)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")  # of what needs SCIPY_ARRAY_API
+def test_scikit_learns_own_checks():
+    check_estimator(BallCount())
+
+
+def test_columns_are_compared_by_name():
+    z = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2)), columns=["a", "b"])
+    model = BallCount(1.0, 2).fit(z)
+    assert model.feature_names_in_.tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match="feature names"):
+        model.score_samples(z[["b", "a"]])
+
+
+@pytest.mark.parametrize("form", ["array", "column", "one point", "tensor", "read-only"])
+@pytest.mark.parametrize("dtype", ["f", "d"])
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, math.inf])
+def test_a_model_owns_what_it_stores(form, dtype, p):
+    memory = np.random.default_rng(0).normal(size=(1 if form == "one point" else 20, 1 if form == "column" else 4))
+    memory = memory.astype(dtype)
+    given = memory.view()
+    if form == "tensor":
+        given = torch.from_numpy(memory)
+    if form == "read-only":
+        given.flags.writeable = False
+    z = memory.copy()
+    model = BallCount(0.1, p=p).fit(given)
+    before = model.score_samples(z)
+    memory[:] = 100
+    np.testing.assert_array_equal(model.score_samples(z), before)
+    np.testing.assert_array_equal(model.stored_, z)
+
+
 def test_scikit_learn_conventions():
     model = BallCount(radius=1.5, branches=2)
     assert model.get_params() == {"radius": 1.5, "branches": 2, "p": 1.0}
@@ -144,9 +178,11 @@ def test_scikit_learn_conventions():
         ({"branches": 3}, np.zeros((2, 4)), "branches: got 3, which does not divide the 4 columns"),
         ({"p": 0.5}, np.zeros((2, 4)), "p: got 0.5"),
         ({}, np.zeros((0, 4)), "Z: got no points"),
-        ({}, np.zeros(4), "Z: got shape"),
-        ({}, np.zeros((3, 0)), r"Z: got shape \(3, 0\); at least one column is needed"),
-        ({}, torch.zeros(3, 0), r"Z: got shape \(3, 0\); at least one column is needed"),
+        ({}, np.zeros(4), r"Z: got shape \(4,\); accepted is \(n, n_features\)"),
+        ({}, np.zeros((3, 0)), r"Z: got 0 feature\(s\) \(shape=\(3, 0\)\)"),
+        ({}, torch.zeros(3, 0), r"Z: got 0 feature\(s\) \(shape=\(3, 0\)\)"),
+        ({}, np.zeros((2, 4), complex), "Z: got dtype complex128"),
+        ({}, np.full((2, 4), "a", object), "Z: got dtype object with an element that is no number"),
         ({}, [[1.0], [1.0, 2.0]], r"Z: got a ragged list; accepted is \(n, n_features\)"),
         ({}, np.full((2, 2), np.finfo(np.longdouble).max), "Z: got NaN or infinity"),
         ({}, np.array([[math.nan]]), "Z: got NaN or infinity"),
@@ -170,8 +206,12 @@ def test_bad_input(parameters, z, message):
         ({}, torch.zeros(2, 4, device="meta"), "Z: got a tensor on the meta device"),
         ({}, torch.zeros(2, 4).to(torch.float8_e4m3fn), "Z: got torch.float8_e4m3fn"),
         ({}, torch.zeros(2, 4, dtype=torch.complex64), "Z: got torch.complex64"),
-        ({}, scipy.sparse.csr_matrix(np.zeros((2, 4))), "Z: got csr_matrix; accepted are dense arrays"),
-        ({}, np.zeros((2, 4), object), "Z: got dtype object"),
+        (
+            {},
+            scipy.sparse.csr_matrix(np.zeros((2, 4))),
+            "Z: got csr_matrix, which is sparse; accepted are dense arrays",
+        ),
+        ({}, np.full((2, 4), {}, object), "Z: got dtype object with an element that is no number"),
         ({}, None, "Z: got NoneType"),
     ],
 )
@@ -183,7 +223,16 @@ def test_wrong_types(parameters, z, message):
 def test_other_forms_of_the_same_numbers():
     z = np.random.default_rng(0).integers(-3, 4, (9, 4))
     expected = BallCount(2.0, 2).fit(z.astype(np.float64)).score_samples(z.astype(np.float64))
-    for form in (z.tolist(), z, z.astype(">f8"), z.astype(np.longdouble), z.astype(np.float16), torch.from_numpy(z)):
+    for form in (
+        z.tolist(),
+        z,
+        z.astype(object),
+        pd.DataFrame(z),
+        z.astype(">f8"),
+        z.astype(np.longdouble),
+        z.astype(np.float16),
+        torch.from_numpy(z),
+    ):
         np.testing.assert_array_equal(BallCount(np.int32(2), np.int64(2)).fit(form).score_samples(form), expected)
 
 
@@ -201,7 +250,7 @@ def test_a_changed_parameter_counts_from_the_next_fit_on(p):
 
 def test_wrong_columns_and_kind():
     model = BallCount().fit(np.zeros((2, 4)))
-    with pytest.raises(ValueError, match="Z: got 3 columns; the model was fitted with 4"):
+    with pytest.raises(ValueError, match="X has 3 features, but BallCount is expecting 4 features as input"):
         model.score_samples(np.zeros((1, 3)))
     with pytest.raises(TypeError, match="Z: got dtype"):
         model.score_samples(np.array([["a", "b", "c", "d"]]))

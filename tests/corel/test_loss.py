@@ -11,11 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 from corel import ConnectivityLoss, death_times
 from corel.loss import connectivity_loss
 from corel.persistence.metric import pairwise_lengths
-from corel.persistence.spanning_tree import reference_merge_edges
+from corel.persistence.reference import reference_merge_edges
 
 NORMS = [1.0, 2.0, math.inf, 3.0]
 
@@ -122,6 +123,21 @@ def test_torch_func():
         one = one.clone().requires_grad_()
         torch.testing.assert_close(loss(one), value)
         torch.testing.assert_close(torch.autograd.grad(loss(one), one)[0], gradient)
+
+
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_forward_mode_and_hessian(p, reduction):
+    z, tangent = _codes(14, 6).view(2, 7, 6)
+    loss = ConnectivityLoss(1.0, 2, p, reduction)
+    gradient, hessian = torch.func.grad(loss)(z), torch.autograd.functional.hessian(loss, z)
+    with forward_ad.dual_level():
+        value, derivative = forward_ad.unpack_dual(loss(forward_ad.make_dual(z, tangent)))
+    torch.testing.assert_close(value, loss(z))
+    assert derivative is not None
+    torch.testing.assert_close(derivative, (gradient * tangent).sum())
+    torch.testing.assert_close(torch.func.jvp(loss, (z,), (tangent,))[1], derivative)
+    torch.testing.assert_close(torch.func.hessian(loss)(z), hessian)
 
 
 def test_upstream_gradient_and_strides():

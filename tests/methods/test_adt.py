@@ -11,9 +11,8 @@ from scipy.special import log_softmax
 from sklearn.metrics import roc_auc_score
 
 import methods
-from methods import _epochs, adt
-from methods._winograd import multiplies_bfloat16
-from methods.adt import ADT, TRANSFORMATIONS, ADTSettings, canvases, reduced, source_pixels, transformed_inputs
+from methods import neural
+from methods.adt import ADT, TRANSFORMATIONS, ADTSettings, source_pixels, transformed
 from methods.base import NonFiniteLossError
 from methods.dirichlet import fit_dirichlet
 
@@ -40,8 +39,7 @@ def test_paper_settings() -> None:
     published = {"depth": 10, "width": 4, "downsample": 1, "epochs": 3, "batch_size": 128, "lr": 1e-3, "l2": 2.5e-4}
     assert paper | published == paper
     assert paper["score"] == "dirichlet"
-    fastest = "bfloat16" if multiplies_bfloat16() else "float32"
-    assert (paper["precision"], paper["training_precision"]) == (fastest, fastest)
+    assert paper["autocast"] is False
 
 
 def test_order_of_the_transformations() -> None:
@@ -59,36 +57,35 @@ def test_order_of_the_transformations() -> None:
 
 
 def test_transformations_are_scipy_s_image_by_image() -> None:
-    images = np.random.default_rng(0).integers(0, 256, size=(3, 3, 32, 32)).astype(np.uint8)
-    source = source_pixels(32)
+    images = np.random.default_rng(0).uniform(-1, 1, size=(3, 3, 32, 32)).astype(np.float32)
+    sources = source_pixels(32)
     expected_order = itertools.product((False, True), (0, -8, 8), (0, -8, 8), range(4))
     for index, (flip, shift_x, shift_y, quarter_turns) in enumerate(expected_order):
-        result = transformed_inputs(torch.from_numpy(images), source[index][None]).numpy()
-        for image, transformed in zip(images, result, strict=True):
-            expected = image.transpose(1, 2, 0).astype(np.float64) / 127.5 - 1
+        result = transformed(torch.from_numpy(images), sources[index].repeat(3, 1)).numpy()
+        for image, actual in zip(images, result, strict=True):
+            expected = image.transpose(1, 2, 0)
             if flip:
                 expected = np.fliplr(expected)
             expected = scipy.ndimage.shift(expected, (-shift_x, -shift_y, 0), order=1, mode="reflect")
             expected = np.rot90(expected, quarter_turns)
-            np.testing.assert_allclose(transformed.transpose(1, 2, 0), expected, atol=1e-6)
+            np.testing.assert_allclose(actual.transpose(1, 2, 0), expected, atol=1e-6)
 
 
 def test_each_image_of_a_batch_takes_its_own_transformation() -> None:
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, size=(6, 3, 32, 32)).astype(np.uint8))
-    source, chosen = source_pixels(32), torch.tensor([5, 71, 0, 40, 5, 13])
-    together = transformed_inputs(images, source[chosen])
-    alone = [transformed_inputs(image[None], source[own][None]) for image, own in zip(images, chosen, strict=True)]
+    images, sources, chosen = torch.rand(6, 3, 32, 32), source_pixels(32), torch.tensor([5, 71, 0, 40, 5, 13])
+    together = transformed(images, sources[chosen])
+    alone = [transformed(image[None], sources[own][None]) for image, own in zip(images, chosen, strict=True)]
     assert torch.equal(together, torch.cat(alone))
 
 
 @pytest.mark.parametrize("downsample", [2, 4, 8])
 def test_downsampling_commutes_with_the_transformations(downsample: int) -> None:
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, size=(2, 3, 32, 32)).astype(np.uint8))
+    images = np.random.default_rng(0).integers(0, 256, size=(2, 3, 32, 32)).astype(np.uint8)
+    large = torch.from_numpy(images).float() / 127.5 - 1
+    small = ADT(dataclasses.replace(SMALL, downsample=downsample), device="cpu")._inputs(images)
     for large_source, small_source in zip(source_pixels(32), source_pixels(32 // downsample), strict=True):
-        expected = torch.nn.functional.avg_pool2d(transformed_inputs(images, large_source[None]), downsample)
-        torch.testing.assert_close(
-            transformed_inputs(reduced(images, downsample), small_source[None]), expected, atol=1e-6, rtol=0
-        )
+        expected = torch.nn.functional.avg_pool2d(transformed(large, large_source.repeat(2, 1)), downsample)
+        torch.testing.assert_close(transformed(small, small_source.repeat(2, 1)), expected, atol=1e-6, rtol=0)
 
 
 def test_scores_from_first_principles() -> None:
@@ -97,7 +94,7 @@ def test_scores_from_first_principles() -> None:
 
     @torch.inference_mode()
     def log_probabilities(images: np.ndarray, source: torch.Tensor) -> np.ndarray:
-        inputs = transformed_inputs(reduced(torch.from_numpy(images), 4), source[None])
+        inputs = transformed(method._inputs(images), source.repeat(len(images), 1))
         return log_softmax(method._net(inputs).numpy().astype(np.float64), axis=1)
 
     dirichlet, softmax = np.zeros(5), np.zeros(5)
@@ -123,68 +120,15 @@ def test_the_settings_choose_the_score() -> None:
 
 def test_l2_enters_the_gradient_as_in_keras(monkeypatch) -> None:
     optimizers = []
-    monkeypatch.setattr(adt, "train_epochs", lambda *args, **kwargs: optimizers.append(args[4]))
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: (optimizers.append(self), step(self))[1])
     method = ADT(SMALL, device="cpu").fit(shapes(1, True, 0))
-    (optimizer,) = optimizers
-    (group,) = optimizer.param_groups
+    (group,) = optimizers[0].param_groups
     assert {id(parameter) for parameter in group["params"]} == {id(parameter) for parameter in method._net.parameters()}
     weight = torch.tensor([0.5, -2.0], requires_grad=True)
     (SMALL.l2 * weight.square().sum()).backward()
     torch.testing.assert_close(group["weight_decay"] * weight.detach(), weight.grad)
     assert (group["lr"], group["betas"], group["eps"]) == (1e-3, (0.9, 0.999), 1e-7)
-
-
-@pytest.mark.parametrize("side", [8, 16, 32])
-def test_all_transformations_are_crops_of_eight_larger_images(side: int) -> None:
-    sources, crops, starts = canvases(side)
-    width = side + starts[-1]
-    seen = {}
-    for larger, of_larger in zip(sources.view(8, width, width), crops, strict=True):
-        for i, top in enumerate(starts):
-            for j, left in enumerate(starts):
-                seen[of_larger[i][j]] = larger[top : top + side, left : left + side].reshape(-1)
-    assert torch.equal(torch.stack([seen[own] for own in range(72)]), source_pixels(side))
-
-
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-3), ("bfloat16", 0.05)])
-def test_winograd_gives_the_scores_of_the_plain_network(precision: str, tolerance: float) -> None:
-    train, test = shapes(3, True, 0), shapes(5, False, 1)
-    settings = dataclasses.replace(SMALL, width=2, downsample=2, precision=precision)
-    fast = ADT(settings, device="cpu").fit(train)
-    plain = ADT(dataclasses.replace(settings, winograd=False), device="cpu").fit(train)
-    for name, scores in fast.score_variants(test).items():
-        np.testing.assert_allclose(scores, plain.score_variants(test)[name], rtol=tolerance)
-
-
-@pytest.mark.parametrize("settings", [SMALL, dataclasses.replace(SMALL, width=2, downsample=2)])
-def test_bfloat16_stays_near_float32(settings: ADTSettings) -> None:
-    train, test = shapes(8, True, 0), shapes(8, True, 1)
-    exact = ADT(settings, device="cpu").fit(train).score_variants(test)
-    rounded = ADT(dataclasses.replace(settings, precision="bfloat16"), device="cpu").fit(train).score_variants(test)
-    np.testing.assert_allclose(rounded["softmax"], exact["softmax"], rtol=0.1)
-    assert not np.array_equal(rounded["softmax"], exact["softmax"])
-
-
-@pytest.mark.parametrize("score", ["dirichlet", "softmax"])
-def test_both_precisions_of_one_network_are_those_of_each_alone(score: str) -> None:
-    train, test = shapes(2, True, 0), shapes(3, True, 1)
-    settings = dataclasses.replace(SMALL, precision="both", score=score)
-    both = ADT(settings, device="cpu").fit(train)
-    variants = both.score_variants(test)
-    other = {"dirichlet": "softmax", "softmax": "dirichlet"}[score]
-    assert list(variants) == [f"{name} in {value}" for value in ("float32", "bfloat16") for name in (score, other)]
-    assert np.array_equal(both.score_samples(test), variants[f"{score} in float32"])
-    for precision in ("float32", "bfloat16"):
-        alone = ADT(dataclasses.replace(settings, precision=precision), device="cpu").fit(train).score_variants(test)
-        for name, scores in alone.items():
-            assert np.array_equal(variants[f"{name} in {precision}"], scores)
-
-
-def test_weights_and_logits_stay_float32_when_training_in_bfloat16() -> None:
-    method = ADT(dataclasses.replace(SMALL, training_precision="bfloat16"), device="cpu").fit(shapes(2, True, 0))
-    assert {tensor.dtype for tensor in method._net.parameters()} == {torch.float32}
-    with torch.autocast("cpu", torch.bfloat16):
-        assert method._net(torch.zeros(2, 3, 8, 8)).dtype == torch.float32
 
 
 def test_an_easy_problem_and_shuffled_labels() -> None:
@@ -219,7 +163,7 @@ def test_an_interrupted_training_goes_on_to_the_same_scores(tmp_path, monkeypatc
     settings = dataclasses.replace(SMALL, epochs=3)
     expected = ADT(settings, device="cpu").fit(train).score_samples(test)
     saved = 0
-    save = _epochs.Checkpoint.save
+    save = neural.Checkpoint.save
 
     def save_until_second(self, *args, **kwargs):
         nonlocal saved
@@ -228,8 +172,8 @@ def test_an_interrupted_training_goes_on_to_the_same_scores(tmp_path, monkeypatc
         if saved == 2:
             raise Interrupted
 
-    monkeypatch.setattr(_epochs, "SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(_epochs.Checkpoint, "save", save_until_second)
+    monkeypatch.setattr(neural, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(neural.Checkpoint, "save", save_until_second)
     method = ADT(settings, device="cpu")
     method.checkpoint_dir = tmp_path
     with pytest.raises(Interrupted):
@@ -271,7 +215,6 @@ def test_a_loss_that_is_not_finite_ends_the_training() -> None:
         {"lr": 0.0},
         {"l2": -1.0},
         {"score": "mean"},
-        {"precision": "float16"},
         {"lr": float("inf")},
         {"l2": float("nan")},
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -14,9 +15,9 @@ from sklearn.svm import OneClassSVM
 from torch import nn
 
 import methods
-from methods import _epochs, dcgan
-from methods._norm import DebiasedBatchNorm1d, DebiasedBatchNorm2d
-from methods.dagmm import DAGMM, DAGMMNet, DAGMMSettings, Mixture
+from methods import dcgan, neural
+from methods.batch_norm import DebiasedBatchNorm1d, DebiasedBatchNorm2d
+from methods.dagmm import DAGMM, DAGMMNet, DAGMMSettings, Dropout, Mixture
 from methods.dsebm import DSEBM, DSEBMSettings, EnergyNet
 from methods.ocsvm_cae import GRID_GAMMA, GRID_NU, OCSVMCAE, OCSVMCAESettings
 
@@ -45,9 +46,16 @@ IN, OUT = images(40, 1), images(30, 2, stripes=False)
 
 
 def test_settings_of_the_reference():
-    assert OCSVMCAESettings() == OCSVMCAESettings(256, (64, 128, 256), 200, 128, 1e-3, 0.1, True)
-    assert DSEBMSettings() == DSEBMSettings(256, (64, 128, 256), 200, 128, 1e-3, 0.5)
-    assert DAGMMSettings() == DAGMMSettings(5, (64, 128, 256), 3, 200, 256, 1e-3, 0.01, 0.0005)
+    shared = {"filters": (64, 128, 256), "epochs": 200, "lr": 1e-3, "autocast": False}
+    for settings, own in [
+        (OCSVMCAESettings(), {"representation": 256, "batch_size": 128, "nu": 0.1, "grid": True}),
+        (DSEBMSettings(), {"representation": 256, "batch_size": 128, "noise": 0.5}),
+        (DAGMMSettings(), {
+            "representation": 5, "batch_size": 256, "components": 3, "energy_weight": 0.01,
+            "covariance_weight": 0.0005, "mixture": "paper",
+        }),
+    ]:  # fmt: skip
+        assert dataclasses.asdict(settings) == shared | own
     assert GRID_NU == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     assert list(GRID_GAMMA) == [2.0**k for k in range(-7, 3)]
 
@@ -104,7 +112,7 @@ def test_transposed_convolution_is_the_adjoint():
 
 
 def test_images_are_scaled_to_one():
-    x = dcgan.scaled(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1), torch.device("cpu"))
+    x = make("dsebm")._inputs(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
     assert x.flatten().tolist() == [-1.0, 1.0]
 
 
@@ -178,17 +186,21 @@ def test_few_or_constant_images(name, features):
     assert np.isfinite(scores).all()
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_interrupted_training_goes_on_to_the_same_scores(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "changes"), [*((name, {}) for name in SMALL), ("dagmm", {"mixture": "code"})])
+@pytest.mark.parametrize("stop_at", [27, 40])  # in an epoch, and in the last step
+def test_interrupted_training_goes_on_to_the_same_scores(name, changes, stop_at, tmp_path, monkeypatch):
+    def make(name):
+        return CLASSES[name](SMALL[name](**changes), seed=0, device="cpu")
+
     expected = make(name).fit(IN).score_samples(OUT)
-    monkeypatch.setattr(_epochs, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(neural, "SAVE_SECONDS", 0.0)
     method = make(name)
     method.checkpoint_dir = tmp_path
     step, calls = torch.optim.Adam.step, []
 
     def stop(self, *arguments):
         calls.append(1)
-        if len(calls) == 27:
+        if len(calls) == stop_at:
             raise KeyboardInterrupt
         return step(self, *arguments)
 
@@ -199,7 +211,17 @@ def test_interrupted_training_goes_on_to_the_same_scores(name, tmp_path, monkeyp
     again = make(name)
     again.checkpoint_dir = tmp_path
     np.testing.assert_array_equal(again.fit(IN).score_samples(OUT), expected)
-    assert len(calls) < 27 + 40  # epochs that were done are not done again
+    assert len(calls) < stop_at + 40  # epochs that were done are not done again
+
+
+def test_every_device_drops_the_same_units():
+    """The mask is drawn on the CPU, so it is PyTorch's own there."""
+    x = torch.rand(50, 20)
+    torch.manual_seed(3)
+    expected = F.dropout(x, 0.3)
+    torch.manual_seed(3)
+    assert torch.equal(Dropout(0.3)(x), expected)
+    assert torch.equal(Dropout(0.3).eval()(x), x)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -226,7 +248,7 @@ def test_bad_settings(name, setting, value):
 
 @pytest.mark.parametrize(("name", "setting", "value"), [
     ("ocsvm-cae", "nu", 0.0), ("ocsvm-cae", "nu", 1.5), ("dsebm", "noise", -1.0), ("dagmm", "components", 0),
-    ("dagmm", "energy_weight", -1.0), ("dagmm", "covariance_weight", math.nan),
+    ("dagmm", "energy_weight", -1.0), ("dagmm", "covariance_weight", math.nan), ("dagmm", "mixture", "both"),
 ])  # fmt: skip
 def test_bad_settings_of_one(name, setting, value):
     with pytest.raises(ValueError, match=f"{setting}: got"):
@@ -314,6 +336,72 @@ def test_features_of_the_reconstruction():
     assert kinds == ["Linear", "Tanh", "Dropout", "Linear", "Tanh", "Dropout", "Linear", "Softmax"]
 
 
+def test_code_energy_is_the_reference_s_formula():
+    generator = np.random.default_rng(0)
+    z = generator.normal(size=(20, 4)) * np.array([1, 1, 1, 30])  # from likely to impossible
+    weights, means = np.array([0.2, 0.5, 0.3]), generator.normal(size=(3, 4))
+    roots = generator.normal(size=(3, 4, 4)) * np.array([1.0, 0.3, 0.01])[:, None, None]
+    covariances = roots @ roots.transpose(0, 2, 1) + 1e-3 * np.eye(4)
+    density = np.zeros(20)
+    for weight, mean, covariance in zip(weights, means, covariances, strict=True):
+        distances = np.einsum("ni,ij,nj->n", z - mean, np.linalg.inv(covariance), z - mean)
+        root = np.sqrt(np.linalg.det(2 * np.pi * covariance) + 1e-7)
+        density += weight * np.exp(-distances / 2) / root + 1e-7
+    mixture = Mixture(*(torch.from_numpy(part) for part in (weights, means, covariances)))
+    np.testing.assert_allclose(mixture.code_energy(torch.from_numpy(z)), -np.log(density), rtol=1e-9)
+    assert mixture.code_energy(torch.full((1, 4), 1e4).double()).item() == pytest.approx(-math.log(3e-7))
+
+
+def test_random_jitter_is_drawn_on_the_diagonal():
+    z, memberships = torch.zeros(10, 50), torch.full((10, 40), 1 / 40)
+    torch.manual_seed(0)
+    first, second = (Mixture.estimate(z, memberships, random_jitter=True).covariances for _ in range(2))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, torch.diag_embed(first.diagonal(dim1=1, dim2=2)))
+    jitter = first.diagonal(dim1=1, dim2=2)
+    assert jitter.mean().item() == pytest.approx(1e-3, rel=0.01)
+    assert jitter.std().item() == pytest.approx(1e-4, rel=0.1)
+
+
+def test_code_scores_under_the_mixture_of_the_last_batch(monkeypatch):
+    batches = []
+    estimate = Mixture.estimate.__func__
+
+    def remember(cls, z, memberships, **options):
+        batches.append(estimate(cls, z, memberships, **options))
+        return batches[-1]
+
+    monkeypatch.setattr(Mixture, "estimate", classmethod(remember))
+    method = make("dagmm", mixture="code").fit(IN)
+    assert len(batches) == 8 * 5
+    z = torch.from_numpy(method.encode(OUT))
+    variants = method.score_variants(OUT)
+    assert list(variants) == ["code"]
+    np.testing.assert_array_equal(variants["code"], -batches[-1].code_energy(z).detach().double().numpy())
+    assert variants["code"].min() >= math.log(3e-7) - 1e-5
+    assert list(make("dagmm").fit(IN).score_variants(OUT)) == ["paper"]
+
+
+def test_code_goes_on_after_a_loss_that_is_not_finite(monkeypatch):
+    code_energy, calls = Mixture.code_energy, []
+
+    def infinite_once(self, z):
+        calls.append(1)
+        # infinite without a gradient, as where a density overflows: the weights stay finite
+        return code_energy(self, z) + (math.inf if len(calls) == 3 else 0.0)
+
+    monkeypatch.setattr(Mixture, "code_energy", infinite_once)
+    method = make("dagmm", mixture="code").fit(IN)
+    assert len(calls) == 8 * 5
+    assert np.isfinite(method.score_samples(OUT)).all()
+
+
+def test_code_without_any_finite_energy_is_a_divergence():
+    method = make("dagmm", mixture="code", lr=1e30).fit(IN)
+    with pytest.raises(methods.NonFiniteLossError, match="none of 30 energies is finite"):
+        method.score_samples(OUT)
+
+
 def test_non_finite_energies_become_the_lowest_scores(monkeypatch):
     method = make("dagmm").fit(IN)
     energies = torch.tensor([1.0, math.inf, 3.0, math.nan]).double()
@@ -325,6 +413,6 @@ def test_non_finite_energies_become_the_lowest_scores(monkeypatch):
 
 
 def test_a_mixture_that_is_not_finite_is_a_divergence(monkeypatch):
-    monkeypatch.setattr(DAGMM, "_represent", lambda self, features: torch.full((len(features), 7), math.inf))
+    monkeypatch.setattr(DAGMM, "encode", lambda self, features: np.full((len(features), 7), math.inf, np.float32))
     with pytest.raises(methods.NonFiniteLossError, match="mixture of the training images"):
         make("dagmm").fit(IN)

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import methods
-from methods import _epochs, deep_svdd
+from methods import neural
 from methods.base import NonFiniteLossError
 from methods.deep_svdd import Decoder, DeepSVDD, DeepSVDDSettings, Encoder, centre_of, contrast_normalise
 
@@ -38,6 +38,7 @@ def stripes(n: int, horizontal: bool, seed: int) -> np.ndarray:
 def test_paper_settings() -> None:
     paper = dataclasses.asdict(methods.create("deep-svdd", "paper", device="cpu").settings)
     assert paper == {
+        "autocast": False,
         "filters": (32, 64, 128),
         "representation_dim": 128,
         "pretraining_epochs": 350,
@@ -135,12 +136,11 @@ def test_score_is_the_negative_squared_distance_to_the_centre() -> None:
 def test_centre_is_the_mean_of_the_outputs_before_the_one_class_training(monkeypatch) -> None:
     train = stripes(20, True, 0)
     trained = DeepSVDD(SMALL, device="cpu").fit(train)
+    train_all = DeepSVDD._train
     monkeypatch.setattr(
-        deep_svdd,
-        "train_epochs",
-        lambda method, phase, *args, **kwargs: (
-            None if phase == "training" else _epochs.train_epochs(method, phase, *args, **kwargs)
-        ),
+        DeepSVDD,
+        "_train",
+        lambda self, phase, *args, **kwargs: None if phase == "training" else train_all(self, phase, *args, **kwargs),
     )
     pretrained = DeepSVDD(SMALL, device="cpu").fit(train)
     torch.testing.assert_close(trained._centre, centre_of(torch.from_numpy(pretrained.encode(train))))
@@ -183,7 +183,7 @@ def test_an_interrupted_training_goes_on_to_the_same_scores(tmp_path, monkeypatc
     train, test = stripes(40, True, 0), stripes(10, False, 1)
     expected = DeepSVDD(SMALL, device="cpu").fit(train).score_samples(test)
     saved = 0
-    save = _epochs.Checkpoint.save
+    save = neural.Checkpoint.save
 
     def save_until(self, *args, **kwargs):
         nonlocal saved
@@ -192,8 +192,8 @@ def test_an_interrupted_training_goes_on_to_the_same_scores(tmp_path, monkeypatc
         if saved == epoch:
             raise Interrupted
 
-    monkeypatch.setattr(_epochs, "SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(_epochs.Checkpoint, "save", save_until)
+    monkeypatch.setattr(neural, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(neural.Checkpoint, "save", save_until)
     method = DeepSVDD(SMALL, device="cpu")
     method.checkpoint_dir = tmp_path
     with pytest.raises(Interrupted):

@@ -328,9 +328,9 @@ def test_a_wrong_parameter_shows_when_the_method_is_made():
         methods.create("pyod:KNN", contamination=2.0)
 
 
-def test_a_wrong_parameter_that_shows_late_is_one_line():
-    with pytest.raises(ValueError, match=r"sklearn:OneClassSVM could not fit to 30 rows of 3072 features: .*'nu'"):
-        methods.create("sklearn:OneClassSVM", nu=3.0).fit(TRAIN)
+def test_a_wrong_parameter_of_scikit_learn_shows_before_anything_is_fitted():
+    with pytest.raises(ValueError, match=r"sklearn:OneClassSVM could not be made with these settings: .*'nu'"):
+        methods.create("sklearn:OneClassSVM", nu=3.0)
 
 
 def test_one_image():

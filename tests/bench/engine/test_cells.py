@@ -65,5 +65,81 @@ def test_seeds_differ_between_cells_and_methods():
     assert len(seeds) == 4
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"test_images": 100, "test_size": 450, "classes": 10, "dataset_title": "here"},
+        {"train_per_class": "all", "method": dataclasses.replace(SPEC, origin="any", identity="a:B", source="e" * 64)},
+        {"auxiliary": None, "auxiliary_fingerprint": None, "method": MethodSpec("adt", "paper", {}, 1, "", False, {})},
+    ],
+)
+def test_a_row_tells_all_that_it_takes_to_compute_it_again(change):
+    made = dataclasses.replace(CELL, **change)
+    again = Cell.from_row(made.row())
+    names = ("key", "auxiliary_key", "features_key", "method_seed", "auxiliary_seed")
+    assert [getattr(again, name) for name in names] == [getattr(made, name) for name in names]
+    assert again.row() == made.row()
+
+
+def test_a_part_of_the_test_split_is_another_cell():
+    keys = {dataclasses.replace(CELL, test_images=count).key for count in (None, 100, 200)}
+    assert len(keys) == 3
+
+
+METHOD = """
+import dataclasses
+from methods import OneClassMethod
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    alpha: float = 1.0
+
+class One(OneClassMethod):
+    name = "one"
+    profiles = {"paper": Settings(), "quick": Settings(2.0)}
+    def fit(self, features):
+        return self
+    def score_samples(self, features):
+        return features.mean(axis=(1, 2, 3))
+    def encode(self, features):
+        return features.reshape(len(features), -1)
+
+class Two(One):
+    pass
+"""
+
+
+@pytest.mark.parametrize("form", ["{}:One", "sklearn:IsolationForest@{}:One"])
+def test_a_methods_path_may_be_spelled_in_any_way(tmp_path, monkeypatch, form):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "m.py").write_text(METHOD)
+    monkeypatch.chdir(tmp_path)
+    made = [
+        dataclasses.replace(CELL, method=cells.method_spec(form.format(path), "quick"))
+        for path in ("own/m.py", "./own/m.py", str(tmp_path / "own" / "m.py"))
+    ]
+    for name in ("key", "method_seed", "features_key"):
+        assert len({getattr(one, name) for one in made}) == 1
+    assert [one.method.name for one in made] == [
+        form.format(p) for p in ("own/m.py", "./own/m.py", tmp_path / "own/m.py")
+    ]
+    other = dataclasses.replace(CELL, method=cells.method_spec(form.format("own/m.py").replace("One", "Two"), "quick"))
+    assert other.key != made[0].key
+
+
+def test_where_settings_are_from(tmp_path):
+    (tmp_path / "m.py").write_text(METHOD)
+    name = f"{tmp_path / 'm.py'}:One"
+    for profile, changes, origin, named in [
+        ("quick", {}, "quick", {}),
+        ("paper", {"alpha": 2.0}, "quick", {}),
+        ("paper", {"alpha": 3.0}, "paper", {"alpha": 3.0}),
+    ]:
+        spec = cells.method_spec(name, profile, changes)
+        assert (spec.origin, spec.changes) == (origin, named)
+    assert cells.method_spec("sklearn:IsolationForest", "quick").origin == "any"
+
+
 def test_canonical_json_sorts():
     assert cells.canonical_json({"b": 1, "a": [1.5, None]}) == '{"a":[1.5,null],"b":1}'

@@ -44,6 +44,57 @@ def test_draw_is_pinned():
     assert draw().tolist() == [32, 39, 48, 73, 77, 78, 104]
 
 
+def subset(labels=LABELS, count=10, **changes) -> np.ndarray:
+    return protocol.test_subset(labels, count, **{"dataset": "digits", "base_seed": 0, **changes})
+
+
+def test_subset_takes_of_each_class_its_share():
+    for count in (4, 10, 61, 120):
+        chosen = subset(count=count)
+        assert chosen.dtype == np.int64
+        assert (np.diff(chosen) > 0).all()
+        assert len(chosen) == count
+        shares = np.bincount(LABELS[chosen])
+        assert shares.max() - shares.min() <= 1
+    uneven = np.repeat([0, 1, 2], [70, 25, 5])
+    assert np.bincount(uneven[subset(uneven, 20)]).tolist() == [14, 5, 1]
+    assert np.bincount(uneven[subset(uneven, 10)]).tolist() == [7, 2, 1]
+    assert np.bincount(uneven[subset(uneven, 3)]).tolist() == [1, 1, 1]
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.data())
+def test_subset_is_as_close_to_the_shares_as_whole_images_allow(sizes, data):
+    labels = np.repeat(np.arange(len(sizes)) * 3, sizes)
+    count = data.draw(st.integers(len(sizes), len(labels)))
+    shares = np.bincount(labels[subset(labels, count)], minlength=3 * len(sizes))[::3]
+    assert shares.sum() == count
+    assert (shares >= 1).all()
+    assert (shares <= sizes).all()
+    quotas = np.array(sizes) * count / len(labels)
+    if (quotas >= 1).all():
+        assert (np.abs(shares - quotas) < 1).all()
+
+
+def test_subset_is_a_function_of_its_arguments_alone():
+    before = subset()
+    np.random.seed(1)  # noqa: NPY002 - the global state must not matter
+    np.testing.assert_array_equal(subset(), before)
+    for change in ({"base_seed": 1}, {"dataset": "cifar10"}):
+        assert subset(**change).tolist() != before.tolist()
+
+
+def test_subset_is_pinned():
+    # A change here changes every number on part of a test split: raise protocol.VERSION with it.
+    assert subset().tolist() == [7, 8, 48, 60, 70, 75, 88, 100, 114, 118]
+
+
+@pytest.mark.parametrize("count", [0, 3, 121])
+def test_impossible_subset(count):
+    with pytest.raises(ValueError, match=rf"test_images: got {count}, .*120 test images of 4 classes; .* 4 to 120"):
+        subset(count=count)
+
+
 def test_draws_over_runs_cover_the_class_evenly():
     counts = np.bincount(np.concatenate([draw(run=run) for run in range(300)]), minlength=len(LABELS))
     assert counts[LABELS != 2].sum() == 0

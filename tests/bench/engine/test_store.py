@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 
 import pytest
@@ -64,7 +65,8 @@ def test_what_another_run_has_finished_has_not_failed(tmp_path):
         assert len(store.failed([cell().key])) == 0
         # as an earlier version left it
         with store._connection:
-            store._connection.execute("INSERT INTO failures VALUES (?, 'cell', 'error', 'then')", (cell().key,))
+            store._connection.execute("UPDATE failures SET key = ? WHERE key = ?", (cell().key, cell(1).key))
+        assert store.add_failure(cell(1), "ValueError: no")
         assert store.failed([cell().key, cell(1).key])["key"].tolist() == [cell(1).key]
 
 
@@ -111,6 +113,71 @@ def test_auxiliary_training_is_noted(tmp_path):
         store.add_auxiliary(cell(), seconds=12.5, device="cpu", threads=2)
         rows = store.auxiliaries([cell().auxiliary_key])
         assert rows[["method", "auxiliary", "seconds"]].to_numpy().tolist() == [["corel", "digits", 12.5]]
+
+
+def test_rows_carry_their_whole_origin(tmp_path):
+    with Store(tmp_path / "s.sqlite", command="python -m bench.table1") as store:
+        add(store)
+        store.add_failure(cell(1), "ValueError: no")
+        store.add_auxiliary(cell(), seconds=12.5, device="cpu", threads=2)
+        rows = store.rows()
+    for frame in (rows.cells, rows.auxiliaries):
+        row = frame.to_dict("records")[0]
+        assert row["command"] == "python -m bench.table1"
+        assert {"device", "threads", "versions", "git_commit", "finished"} <= set(row)
+    assert Cell.from_row(rows.cells.to_dict("records")[0]).row() == cell().row()
+    assert rows.failures["error"].tolist() == ["ValueError: no"]
+    assert Cell.from_row(rows.failures.to_dict("records")[0]).row() == cell(1).row()
+    assert rows.cells["auxiliary_key"].tolist() == rows.auxiliaries["key"].tolist()
+
+
+def test_rows_of_a_plan_in_its_order(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        add(store, 2)
+        store.add_failure(cell(0), "ValueError: no")
+        renamed = dataclasses.replace(cell(2), class_name="drei")
+        rows = store.of([renamed, cell(1), cell(0)])
+    assert rows["run"].tolist() == [2, 1, 0]
+    assert rows["aucs"].notna().tolist() == [True, False, False]
+    assert rows["error"].notna().tolist() == [False, False, True]
+    assert rows["class_name"][0] == "drei"
+
+
+def test_rows_of_another_store_are_taken_once(tmp_path):
+    with Store(tmp_path / "one.sqlite") as one, Store(tmp_path / "two.sqlite") as two:
+        for run in range(3):
+            add(one, run, auc=0.75)
+        one.add_auxiliary(cell(), seconds=12.5, device="cpu", threads=2)
+        add(two, 0, auc=0.25)
+        two.add_failure(cell(1), "ValueError: no")
+        two.take(one.rows(), [cell(0), cell(1)])
+        assert two.rows().cells.set_index("run")["auc"].to_dict() == {0: 0.25, 1: 0.75}
+        assert len(two.failed([cell(1).key])) == 0
+        assert two.auxiliaries([cell().auxiliary_key])["seconds"].tolist() == [12.5]
+
+
+def test_a_copy_leaves_the_file_alone(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        add(store)
+    before = (tmp_path / "s.sqlite").read_bytes()
+    with Store.copy(tmp_path / "s.sqlite") as copy:
+        add(copy, 1)
+        assert len(copy.rows().cells) == 2
+    assert (tmp_path / "s.sqlite").read_bytes() == before
+    with Store.copy(tmp_path / "none.sqlite") as empty:
+        assert len(empty.rows().cells) == 0
+    assert not (tmp_path / "none.sqlite").exists()
+    (tmp_path / "other.sqlite").write_bytes(b"no database " * 200)
+    with pytest.raises(ValueError, match="store: cannot use"):
+        Store.copy(tmp_path / "other.sqlite")
+
+
+def test_names_that_are_no_text_are_kept_as_escapes(tmp_path):
+    odd = dataclasses.replace(cell(), dataset="folder:a\udcff", class_name="b\udcfe")
+    with Store(tmp_path / "s.sqlite") as store:
+        store.add_failure(odd, "ValueError: c\udcfd")
+        (row,) = store.failed([odd.key]).to_dict("records")
+    assert (row["dataset"], row["class_name"], row["error"]) == ("folder:a\\udcff", "b\\udcfe", "ValueError: c\\udcfd")
 
 
 def test_two_connections_write_the_same_file(tmp_path):

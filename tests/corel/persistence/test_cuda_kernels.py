@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is n
 # The interpreter is chosen when a kernel is defined, so a process of its own runs them.
 INTERPRET = """
 import json, math, torch, corel
-from corel.persistence import _cuda
+from corel.persistence.kernels import triton_kernels
 generator = torch.Generator().manual_seed(0)
 differences, compared = [], 0
 for trial in range(16):
@@ -39,11 +39,11 @@ for trial in range(16):
         for p in (1.0, 2.0, math.inf):
             expected = corel.merge_edges(y, p)
             compared += 1
-            if not torch.equal(_cuda.merge_edges(y, p), expected):
+            if not torch.equal(triton_kernels.merge_edges(y, p), expected):
                 differences.append(["prim", kind, n, d, p, str(dtype)])
-            if n > 1 and not torch.equal(torch.stack([_cuda.boruvka(c, p, 4, 8) for c in y]), expected):
+            if n > 1 and not torch.equal(torch.stack([triton_kernels.boruvka(c, p, 4, 8) for c in y]), expected):
                 differences.append(["boruvka", kind, n, d, p, str(dtype)])
-assert torch.equal(_cuda.merge_edges(y, 3.0), corel.merge_edges(y, 3.0))
+assert torch.equal(triton_kernels.merge_edges(y, 3.0), corel.merge_edges(y, 3.0))
 print(json.dumps({"compared": compared, "differences": differences}))
 """
 
@@ -52,14 +52,15 @@ import json, sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from corel.persistence import _cuda
+from corel.persistence.kernels import triton_kernels
 found = {}
 for element, kind in (("fp32", 1), ("fp32", 2), ("fp64", 0), ("fp64", 2)):
     pointer = "*" + element
     fixed = {"smallest": 2.0**-100, "down": 2.0**-80, "up": 2.0**100, "KIND": kind, "DOUBLE": element == "fp64"}
     for kernel, signature, sizes in (
-        (_cuda._prim_kernel, {"points": pointer, "edges": "*i64", "lengths": pointer, "ranks": "*i32"}, {"BLOCK": 128}),
-        (_cuda._nearest_outside_kernel,
+        (triton_kernels._prim_kernel,
+         {"points": pointer, "edges": "*i64", "lengths": pointer, "ranks": "*i32"}, {"BLOCK": 128}),
+        (triton_kernels._nearest_outside_kernel,
          {"columns": pointer, "component": "*i64", "rows": "*i64", "count": "*i64", "best_length": pointer,
           "best_vertex": "*i64"}, {"ROWS": 32, "COLUMNS": 128}),
     ):

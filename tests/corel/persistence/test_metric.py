@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
+from torch.autograd import forward_ad
 
 from corel.persistence.metric import check_p, edge_lengths, norm, pairwise_lengths
 
@@ -112,3 +113,15 @@ def test_p_that_is_no_norm(p):
 def test_p_that_is_no_number(p):
     with pytest.raises(TypeError, match="p: got"):
         check_p(p)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_forward_mode(p):
+    x, tangent = torch.randn(2, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = torch.tensordot(torch.autograd.functional.jacobian(lambda x: pairwise_lengths(x, p), x), tangent, 2)
+    torch.testing.assert_close(torch.func.jvp(lambda x: pairwise_lengths(x, p), (x,), (tangent,))[1], expected)
+    with forward_ad.dual_level():
+        lengths, derivative = forward_ad.unpack_dual(pairwise_lengths(forward_ad.make_dual(x, tangent), p))
+    assert torch.equal(lengths, pairwise_lengths(x, p))
+    assert derivative is not None
+    torch.testing.assert_close(derivative, expected)

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from scipy.cluster.hierarchy import linkage
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import squareform
+from torch.autograd import forward_ad
 
 from corel import death_times, merge_edges
-from corel.persistence import _cpu
+from corel.persistence.kernels import cpu, large_clouds
 from corel.persistence.metric import edge_lengths, pairwise_lengths
-from corel.persistence.spanning_tree import reference_merge_edges
+from corel.persistence.reference import reference_merge_edges
 
 NORMS = [1.0, 2.0, math.inf, 3.0, 1.25]
 DTYPES = [torch.float32, torch.float64]
@@ -140,10 +141,10 @@ def test_batches_and_reference(x, p):
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(clouds(min_points=8, max_points=400), st.sampled_from(NORMS), st.integers(1, 5))
 def test_blocks_change_nothing(x, p, threads):
-    whole, lengths = _cpu.spanning_trees(x, p)
+    whole, lengths = cpu.spanning_trees(x, p)
     tree, deaths = np.empty_like(whole), np.empty_like(lengths)
-    with patch.multiple(_cpu, _BLOCK=max(1, x.numel() // 4), _SMALLEST_BLOCK=2, _LARGE_FOR_THREADS=0):
-        assert _cpu._blocked(x.numpy(), tree, deaths, p, threads)
+    with patch.multiple(cpu, _BLOCK=max(1, x.numel() // 4), _SMALLEST_BLOCK=2, _LARGE_FOR_THREADS=0):
+        assert cpu._tree_in_blocks(x.numpy(), tree, deaths, p, threads)
     assert np.array_equal(tree, whole)
     assert np.array_equal(deaths, lengths)
 
@@ -279,6 +280,34 @@ def test_torch_func(p):
     torch.testing.assert_close(by_func, torch.autograd.grad(death_times(x, p).sum(), x)[0])
 
 
+@pytest.mark.parametrize("p", NORMS)
+def test_forward_mode(p):
+    x, tangent = torch.randn(2, 3, 7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    jacobian = torch.autograd.functional.jacobian(lambda x: death_times(x, p), x)
+    expected = torch.tensordot(jacobian, tangent, 3)
+    torch.testing.assert_close(torch.func.jvp(lambda x: death_times(x, p), (x,), (tangent,))[1], expected)
+    for primal in (x, x.clone().requires_grad_()):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(primal, tangent)
+            assert torch.equal(merge_edges(dual, p), merge_edges(x, p))
+            deaths, derivative = forward_ad.unpack_dual(death_times(dual, p))
+        assert torch.equal(deaths, death_times(x, p))
+        assert derivative is not None
+        torch.testing.assert_close(derivative, expected)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_second_derivatives_in_every_mode(p):
+    def energy(x: torch.Tensor) -> torch.Tensor:
+        return death_times(x, p).square().sum()
+
+    x = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = torch.autograd.functional.hessian(energy, x)
+    for outer in (torch.func.jacfwd, torch.func.jacrev):
+        for inner in (torch.func.jacfwd, torch.func.jacrev):
+            torch.testing.assert_close(outer(inner(energy))(x), expected)
+
+
 def test_one_point_and_empty_batch():
     assert merge_edges(torch.zeros(1, 3)).shape == (0, 2)
     assert death_times(torch.zeros(2, 1, 3, requires_grad=True)).shape == (2, 0)
@@ -305,7 +334,7 @@ def test_screening_rules_out_nothing_that_matters(d, dtype, offset):
     x[50:100] = torch.randint(-2, 3, (50, d), generator=generator).to(dtype)
     x[100:120] = x[:20]
     edges, lengths = np.empty(299, np.int64), np.empty(299, x.numpy().dtype)
-    assert _cpu._grow_large(1.0, x.numpy(), 0, 300, 0, 300, edges, lengths)
+    assert large_clouds.tree_of_blocks(1.0, x.numpy(), 0, 300, 0, 300, edges, lengths)
     tree = sorted(zip(lengths.tolist(), edges >> 32, edges & 0xFFFFFFFF, strict=True))
     assert [[i, j] for _, i, j in tree] == reference_merge_edges(x[None], 1.0)[0].tolist()
 

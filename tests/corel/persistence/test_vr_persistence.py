@@ -321,6 +321,43 @@ def test_gradients_with_respect_to_points(p, algorithm):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("d", [2, 10, 160])
+def test_distances_of_cdist(d, dtype):
+    points = torch.randn(60, d, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    distances = torch.cdist(points, points)  # of more than 25 points by products of matrices: not exact
+    above = distances.triu(1)
+    for algorithm in ("auto", "reduction"):
+        for one, other in zip(
+            vr_persistence(distances=distances, max_dim=1, algorithm=algorithm),
+            vr_persistence(distances=above + above.T, max_dim=1, algorithm=algorithm),
+            strict=True,
+        ):
+            assert torch.equal(one.points, other.points)
+            assert torch.equal(one.death_simplices, other.death_simplices)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rounding"), [(torch.float64, 2**-24), (torch.float32, 2**-9.5), (torch.bfloat16, 2**-7)]
+)
+def test_what_counts_as_rounding(dtype, rounding):
+    exact = pairwise_lengths(torch.randn(9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    exact[0, 1] = exact[1, 0] = exact.max() / 2
+    within, beyond, diagonal = exact.clone(), exact.clone(), exact.clone()
+    within[1, 0] += 0.4 * rounding * exact.max()
+    within[2, 2] = 0.9 * rounding * exact.max()
+    within[3, 4] = within[4, 3] = math.inf
+    beyond[1, 0] += 1.5 * rounding * exact.max()
+    diagonal[2, 2] = 1.1 * rounding * exact.max()
+    (diagram,) = vr_persistence(distances=within.to(dtype))
+    above = within.to(dtype).triu(1)
+    assert torch.equal(diagram.points, vr_persistence(distances=above + above.T)[0].points)
+    with pytest.raises(ValueError, match=r"^distances: got .* at \(0, 1\) but .* at \(1, 0\)"):
+        vr_persistence(distances=beyond.to(dtype))
+    with pytest.raises(ValueError, match=r"^distances: got .* at \(2, 2\)"):
+        vr_persistence(distances=diagonal.to(dtype))
+
+
 def test_gradients_with_respect_to_distances_go_to_the_longest_edges():
     points = torch.from_numpy(np.random.default_rng(4).normal(size=(14, 2)))
     distances = pairwise_lengths(points).requires_grad_()
@@ -388,8 +425,16 @@ CLOUD, MATRIX = torch.zeros(3, 2), torch.zeros(3, 3)
         ({"distances": torch.zeros(2, 3)}, ValueError, r"distances: got shape \(2, 3\)"),
         ({"distances": torch.zeros(0, 0)}, ValueError, r"distances: got shape \(0, 0\)"),
         ({"distances": torch.tensor([[0.0, -1.0], [-1.0, 0.0]])}, ValueError, r"negative length at \(0, 1\)"),
-        ({"distances": torch.tensor([[0.0, 1.0], [2.0, 0.0]])}, ValueError, "two different lengths"),
-        ({"distances": torch.tensor([[0.0, 1.0], [1.0, 3.0]])}, ValueError, r"distance 0 from itself at \(1, 1\)"),
+        (
+            {"distances": torch.tensor([[0.0, 1.0], [2.0, 0.0]])},
+            ValueError,
+            r"got 1 at \(0, 1\) but 2 at \(1, 0\), .* \(distances \+ distances.T\) / 2",
+        ),
+        (
+            {"distances": torch.tensor([[0.0, 1.0], [1.0, 3.0]])},
+            ValueError,
+            r"got 3 at \(1, 1\), .* distances.fill_diagonal_\(0\)",
+        ),
         ({"distances": torch.tensor([[0.0, math.nan], [math.nan, 0.0]])}, ValueError, "got NaN"),
         ({"points": torch.randn(400, 2), "max_dim": 6}, ValueError, "max_dim: got 6 or more for 400 points"),
         ({"points": torch.zeros(20_000, 2), "max_dim": 1}, MemoryError, "20000 points"),

@@ -1,8 +1,8 @@
 """Triton kernels for clouds on a GPU: Prim for batches of small clouds, Borůvka for single large ones.
 
-Both keep to the total order (length, i, j) and to the rounding of :mod:`corel.persistence.metric`, so that they give
-the edges that the CPU gives. Nothing here waits for the device: every size is known beforehand, so that a call can be
-captured in a CUDA graph.
+Both compare edges by (length, i, j) and round lengths as :mod:`corel.persistence.metric` defines, so that they give the
+same edges as the CPU. Nothing here waits for the device, and all sizes are known in advance: a call can be captured in
+a CUDA graph.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from corel.persistence.metric import EUCLIDEAN_RANGE
+from corel.persistence.reference import reference_merge_edges
+from corel.persistence.rounding import EUCLIDEAN_RANGE
 
-#: Clouds of up to this many points are grown by one program each.
+#: The trees of clouds of up to this many points are grown by one program each.
 SMALL = 1024
 
-# Norms as the kernels know them.
+# The norms of the kernels, and the value of KIND for each.
 _KINDS = {1.0: 1, 2.0: 2, math.inf: 0}
 
 
@@ -43,7 +44,7 @@ def _lengths(  # type: ignore[no-untyped-def]
     if KIND == 0:
         total = largest
     if KIND == 2:
-        # as in metric.py: sums of squares that overflow or vanish are taken again of scaled coordinates
+        # as in metric.py: sums of squares that overflow or vanish are computed again from scaled coordinates
         scale = tl.where(total < smallest, up, tl.where(total == float("inf"), down, 1.0)).to(total.dtype)
         again = (scale != 1.0) & (largest > 0)
         if tl.max(tl.ravel(again).to(tl.int32), 0) > 0:
@@ -96,7 +97,7 @@ def _prim_kernel(  # type: ignore[no-untyped-def]
         own_rank = tl.where(v == step, least, own_rank)
     tl.store(lengths + v, own_length, mask=v < n - 1)
     tl.store(ranks + v, own_rank, mask=v < n - 1)
-    tl.debug_barrier()  # what one thread wrote, all read
+    tl.debug_barrier()  # each thread reads what the others have written
     place = tl.zeros([BLOCK], tl.int32)
     for other in range(n - 1):
         other_length = tl.load(lengths + other)
@@ -134,7 +135,7 @@ def _nearest_outside_kernel(  # type: ignore[no-untyped-def]
             outside = (other[None, :] != own[:, None]) & there[None, :]
             to_j = tl.where(outside, to_j, float("inf"))
             least = tl.min(to_j, 1)
-            # lengths may overflow to infinity: only outside points count, also among these
+            # a length may overflow to infinity, and so equal that of a point inside: only those outside count
             at_least = tl.where(outside & (to_j == least[:, None]), j[None, :].to(tl.int64), n)
             candidate = tl.min(at_least, 1)
             closer = (least < length) | ((vertex == n) & (candidate < n))
@@ -152,7 +153,7 @@ def merge_edges(points: Tensor, p: float) -> Tensor:
     points
         (B, n, d) float32 or float64, contiguous, on a GPU.
     p
-        1, 2 or ∞; under another norm the torch operations of the reference serve.
+        1 ≤ p ≤ ∞. There are kernels for 1, 2 and ∞; other norms are computed by the reference algorithm.
 
     Returns
     -------
@@ -160,8 +161,6 @@ def merge_edges(points: Tensor, p: float) -> Tensor:
         (B, n − 1, 2) int64, sorted by (length, i, j), i < j.
     """
     if p not in _KINDS:
-        from corel.persistence.spanning_tree import reference_merge_edges
-
         return reference_merge_edges(points, p)
     batch, n, _ = points.shape
     if n == 1 or batch == 0:
@@ -176,7 +175,7 @@ def _constants(points: Tensor, p: float) -> dict[str, object]:
     return {
         "smallest": smallest, "down": 2.0**down, "up": 2.0**up,
         "KIND": _KINDS[p], "DOUBLE": points.dtype == torch.float64,
-        # a fused multiply-add rounds once where the definition rounds twice
+        # a fused multiply-add would round once where the definition of lengths rounds twice
         "enable_fp_fusion": False,
     }  # fmt: skip
 
@@ -195,19 +194,19 @@ def prim(points: Tensor, p: float) -> Tensor:
 
 
 def boruvka(points: Tensor, p: float, rows_per_program: int = 32, columns_per_step: int = 128) -> Tensor:
-    """Spanning tree of one cloud, (n, d) → (n − 1, 2), in memory that grows with n.
+    """Spanning tree of one cloud, (n, d) → (n − 1, 2) int64, in O(n) memory, by Borůvka's algorithm.
 
-    In each round every component takes its least edge to another one. A point's nearest point outside its component
-    is kept for as long as that point stays outside; only the other points look again.
+    In each round, every component takes its shortest edge to another component. For each point, the nearest point
+    outside of its component is remembered, and searched again only once that point has joined the component.
     """
     n, d = points.shape
     device = points.device
     columns = points.T.contiguous()
-    vertex = torch.arange(n, device=device)
+    vertex = torch.arange(n, dtype=torch.int64, device=device)
     component = vertex.clone()
     best_length = torch.empty(n, dtype=points.dtype, device=device)
-    best_vertex = vertex.clone()  # a point is never outside of its own component: all look in the first round
-    found = torch.full((n, 2), -1, dtype=torch.int64, device=device)  # the last row takes what is no edge
+    best_vertex = vertex.clone()  # a point is inside its own component: in the first round, all points search
+    found = torch.full((n, 2), -1, dtype=torch.int64, device=device)  # the last row is written to instead of an edge
     found_length = torch.full((n,), math.inf, dtype=points.dtype, device=device)
     number = torch.zeros((), dtype=torch.int64, device=device)
     constants = _constants(points, p)
@@ -228,7 +227,7 @@ def boruvka(points: Tensor, p: float, rows_per_program: int = 32, columns_per_st
         i, j = torch.where(active, least // n, 0), torch.where(active, least % n, 0)
         partner = torch.where(component[i] == vertex, component[j], component[i])
         parent = torch.where(active, partner, vertex)
-        # two components that take the same edge: the one of the lower number stays
+        # of two components that take the same edge, the one with the higher number joins the other
         mutual = active & (parent[parent] == vertex) & (least[parent] == least) & (vertex < parent)
         parent = torch.where(mutual, vertex, parent)
         new = active & ~mutual

@@ -1,4 +1,4 @@
-"""Batch normalisation whose running averages start as those of Keras 2.2 on TensorFlow do, the references' library."""
+"""Batch normalisation whose running averages start as those of Keras 2.2 on TensorFlow, the references' library."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 class _Debiased(nn.modules.batchnorm._BatchNorm):
-    """Running averages of the batches seen alone, without a share of the initial 0 and 1.
+    """Running averages without a share of their initial values, 0 and 1.
 
-    After t batches of statistics s₁ … s_t the average is (1 − k) Σ k^(t−i) sᵢ / (1 − k^t), where the reference keeps
-    a share k of the average from one batch to the next. ``momentum`` is 1 − k, as in PyTorch. A training of few
-    batches, as of 120 images, would otherwise be evaluated with averages close to their initial values.
+    After t batches with statistics s₁ … s_t the average is (1 − k) Σ k^(t−i) sᵢ / (1 − k^t), where the reference keeps
+    a share k of the average from one batch to the next. ``momentum`` is 1 − k, as in PyTorch. The initial values would
+    otherwise keep the share k^t: 13 % after 200 batches at k = 0.99, nothing that matters at k = 0.9.
     """
 
     momentum: float
@@ -24,11 +24,11 @@ class _Debiased(nn.modules.batchnorm._BatchNorm):
         self.batches = 0
 
     def get_extra_state(self) -> Tensor:
-        """The number of batches seen; kept off the device, where reading it would wait."""
-        return torch.tensor(self.batches)
+        """The number of batches seen. Kept on the CPU, because reading it from a GPU would wait for the GPU."""
+        return torch.tensor(self.batches, dtype=torch.int64, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take up the number of batches seen."""
+        """Restore the number of batches seen."""
         self.batches = int(state)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -41,9 +41,9 @@ class _Debiased(nn.modules.batchnorm._BatchNorm):
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, True, share, self.eps
             )
-        # A single value per feature has no variance to divide by. PyTorch refuses it; Keras gives the bias.
+        # A single value per feature has no variance to divide by. PyTorch refuses it; Keras returns the bias.
         with torch.no_grad():
-            self.running_mean.lerp_(input.flatten(), share)
+            self.running_mean.lerp_(input.flatten().to(self.running_mean.dtype), share)
             self.running_var.mul_(1 - share)
         return 0 * input + self.bias.view(-1, *[1] * (input.ndim - 2))
 

@@ -1,0 +1,181 @@
+"""Spanning trees and their gradients on the CPU: from tensors to kernels, and the division of work among threads.
+
+Kernels release the GIL and run on plain Python threads: Numba's own threading layers may neither be entered from
+several threads at a time nor be used after a fork.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import partial
+
+import numpy as np
+import torch
+
+from corel._threads import all_true
+from corel.persistence.kernels import gradients, small_clouds
+from corel.persistence.kernels.edges import kruskal
+from corel.persistence.kernels.large_clouds import tree_of_blocks
+
+#: Work, in pairs of points times coordinates, below which threads cost more than they save.
+_WORTH_THREADS = 500_000
+#: Clouds of more points than this are divided into blocks; from this many points on, blocks go to several threads.
+_LARGE, _LARGE_FOR_THREADS = 1500, 4000
+#: Most coordinates in a block of a large cloud, and fewest points.
+_BLOCK, _SMALLEST_BLOCK = 2**17, 256
+
+
+def spanning_trees(points: torch.Tensor, p: float) -> tuple[np.ndarray, np.ndarray]:
+    """Minimum spanning trees of a batch of clouds.
+
+    Parameters
+    ----------
+    points
+        (…, n, d) float32 or float64 on the CPU, n < 2³¹ − 1.
+    p
+        1 ≤ p ≤ ∞.
+
+    Returns
+    -------
+    tuple of ndarray
+        Edges (…, n − 1, 2) int64 and their lengths (…, n − 1), sorted by (length, i, j), i < j.
+
+    Raises
+    ------
+    ValueError
+        If a coordinate is NaN or infinite.
+    """
+    clouds = _array(points)
+    if clouds.ndim == 2:
+        edges, lengths = _trees(clouds[None], p)
+        return edges[0], lengths[0]
+    shape = clouds.shape
+    edges, lengths = _trees(clouds if len(shape) == 3 else clouds.reshape(-1, *shape[-2:]), p)
+    if len(shape) != 3:
+        trees = *shape[:-2], shape[-2] - 1
+        edges, lengths = edges.reshape(*trees, 2), lengths.reshape(trees)
+    return edges, lengths
+
+
+def lengths_backward(
+    points: torch.Tensor, edges: torch.Tensor, lengths: torch.Tensor, weights: torch.Tensor, p: float
+) -> torch.Tensor:
+    """Gradient of Σ weights · lengths with respect to the points.
+
+    Parameters
+    ----------
+    points, p
+        As for :func:`spanning_trees`.
+    edges, lengths
+        (…, n − 1, 2) and (…, n − 1): what :func:`spanning_trees` gave.
+    weights
+        (…, n − 1), of the dtype of ``points``.
+
+    Returns
+    -------
+    Tensor
+        (…, n, d), of the dtype of ``points``.
+    """
+    gradient = np.empty(points.shape, lengths.numpy().dtype)
+    *lead, n, d = points.shape
+    clouds, trees = (math.prod(lead), n, d), (math.prod(lead), n - 1)
+    gradients.lengths_backward(
+        _array(points).reshape(clouds),
+        edges.numpy().reshape(*trees, 2),
+        lengths.numpy().reshape(trees),
+        _array(weights).reshape(trees),
+        p,
+        gradient.reshape(clouds),
+    )
+    return torch.from_numpy(gradient)
+
+
+def connectivity(
+    z: torch.Tensor, branches: int, eta: float, factor: float, p: float, with_gradient: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The connectivity loss ``factor`` · Σ |η − ε| over the deaths ε of all branches of a batch of codes (Eq. 4).
+
+    Parameters
+    ----------
+    z
+        (b, n) float32 or float64 on the CPU, b < 2³¹ − 1.
+    branches
+        Divides n.
+    eta, factor, p
+        Numbers; 1 ≤ p ≤ ∞.
+    with_gradient
+        Whether the gradient is wanted.
+
+    Returns
+    -------
+    tuple of Tensor
+        The loss, (); its gradient with respect to ``z``, (b, n), or (0, n) if it is not wanted; the merge edges,
+        (branches, b − 1, 2) int64.
+
+    Raises
+    ------
+    ValueError
+        If a coordinate is NaN or infinite.
+    """
+    codes = _array(z)
+    b, n = codes.shape
+    clouds = np.ascontiguousarray(codes.reshape(b, branches, n // branches).swapaxes(0, 1))
+    edges, lengths = _trees(clouds, p, "z")
+    loss, gradient = np.empty((), codes.dtype), np.empty((b, n) if with_gradient else (0, n), codes.dtype)
+    by_branch = gradient.reshape(len(gradient), branches, n // branches)
+    gradients.connectivity(clouds, edges, lengths, eta, factor, p, with_gradient, loss, by_branch)
+    return torch.from_numpy(loss), torch.from_numpy(gradient), torch.from_numpy(edges)
+
+
+def _array(x: torch.Tensor) -> np.ndarray:
+    # the conditions avoid calls of half a microsecond each, which count where the cloud is small
+    if not x.is_contiguous():
+        x = x.contiguous()
+    return x.detach().numpy() if x.requires_grad else x.numpy()
+
+
+def _trees(clouds: np.ndarray, p: float, name: str = "points") -> tuple[np.ndarray, np.ndarray]:
+    """:func:`spanning_trees` of clouds (B, n, d); ``name`` is what errors call them."""
+    batch, n, d = clouds.shape
+    edges, lengths = np.empty((batch, n - 1, 2), np.int64), np.empty((batch, n - 1), clouds.dtype)
+    work = batch * n * n * d // 2
+    threads = torch.get_num_threads() if work > _WORTH_THREADS else 1
+    if n > _LARGE and (p == 1.0 or n * d > _BLOCK):
+        finite = all(_tree_in_blocks(*each, p, threads) for each in zip(clouds, edges, lengths, strict=True))
+    elif batch <= 1 or threads == 1:
+        finite = small_clouds.spanning_trees(p, clouds, 0, batch, edges, lengths)
+    else:
+        share = -(-batch // (4 * threads))
+        tasks = [
+            partial(small_clouds.spanning_trees, p, clouds, first, min(first + share, batch), edges, lengths)
+            for first in range(0, batch, share)
+        ]
+        finite = all_true(tasks, threads)
+    if not finite:
+        raise ValueError(f"{name}: got NaN or infinity; all coordinates must be finite")
+    return edges, lengths
+
+
+def _tree_in_blocks(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p: float, threads: int) -> bool:
+    """Write the spanning tree of one cloud to ``tree`` and ``lengths``. Returns whether all points are finite."""
+    n = len(cloud)
+    if n < _LARGE_FOR_THREADS:
+        threads = 1
+    blocks = max(-(-cloud.size // _BLOCK), 1 if threads == 1 else 2 * math.ceil(math.sqrt(threads / 2)))
+    blocks = min(blocks, n // _SMALLEST_BLOCK)
+    bounds = [n * block // blocks for block in range(blocks + 1)]
+    pieces = [(a, b) for a in range(blocks) for b in range(a, blocks)]
+    pieces.sort(key=lambda piece: piece[0] == piece[1])  # graphs between two blocks take twice as long: begin with them
+    sizes = [bounds[a + 1] - bounds[a] - 1 + (bounds[b + 1] - bounds[b] if a != b else 0) for a, b in pieces]
+    starts = list(itertools.accumulate(sizes, initial=0))
+    candidates, keys = np.empty(starts[-1], np.int64), np.empty(starts[-1], cloud.dtype)
+
+    tasks = []
+    for (a, b), start, stop in zip(pieces, starts, starts[1:], strict=False):
+        ends = bounds[a], bounds[a + 1], bounds[b], bounds[b + 1]
+        tasks.append(partial(tree_of_blocks, p, cloud, *ends, candidates[start:stop], keys[start:stop]))
+    if not all_true(tasks, threads):
+        return False
+    kruskal(candidates, keys, tree, lengths)
+    return True

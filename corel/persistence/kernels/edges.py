@@ -1,0 +1,88 @@
+"""Lists of edges in Numba: sorting, and Kruskal's algorithm.
+
+An edge (i, j), i < j, is one integer, i · 2³² + j: the order of these integers is the order of the pairs.
+"""
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from corel.persistence.kernels.compiled import compiled
+
+#: An integer that is greater than every edge.
+AFTER_ALL_EDGES = 2**63 - 1
+
+
+@njit(nogil=True, error_model="numpy")
+def sort_edges(edges, lengths, spare_edges, spare_lengths):
+    """Sort edges by (length, edge), in place: insertion sort of short runs, then merges of runs.
+
+    All arguments are arrays of one size; what the spare ones hold is overwritten.
+    """
+    n, run = edges.size, 8
+    for start in range(0, n, run):
+        for i in range(start + 1, min(start + run, n)):
+            edge, length, j = edges[i], lengths[i], i
+            while j > start and (lengths[j - 1] > length or (lengths[j - 1] == length and edges[j - 1] > edge)):
+                edges[j], lengths[j] = edges[j - 1], lengths[j - 1]
+                j -= 1
+            edges[j], lengths[j] = edge, length
+    while run < n:
+        # two merges at a time, so that the result is in the arrays that were given; where the first of them has merged
+        # everything, the second only copies
+        _merge(edges, lengths, spare_edges, spare_lengths, run)
+        _merge(spare_edges, spare_lengths, edges, lengths, 2 * run)
+        run *= 4
+
+
+@njit(nogil=True)
+def _merge(edges, lengths, merged_edges, merged_lengths, run):
+    """Merge sorted runs of ``run`` edges in pairs."""
+    n = edges.size
+    for start in range(0, n, 2 * run):
+        i, middle = start, min(start + run, n)
+        j, stop = middle, min(start + 2 * run, n)
+        for k in range(start, stop):
+            take_second = i == middle
+            if not take_second and j < stop:
+                x, y = lengths[i], lengths[j]
+                take_second = y < x or (y == x and edges[j] < edges[i])
+            if take_second:
+                merged_edges[k], merged_lengths[k] = edges[j], lengths[j]
+                j += 1
+            else:
+                merged_edges[k], merged_lengths[k] = edges[i], lengths[i]
+                i += 1
+
+
+@compiled()
+def kruskal(edges, lengths, pairs, chosen):
+    """The minimum spanning tree of a connected graph on n vertices.
+
+    Parameters
+    ----------
+    edges, lengths
+        (m,) int64 and floating, in any order; sorted afterwards.
+    pairs, chosen
+        (n − 1, 2) int64 and (n − 1,), of the dtype of ``lengths``: the edges of the tree and their lengths, sorted by
+        (length, i, j), are written to these.
+    """
+    n = len(pairs) + 1
+    sort_edges(edges, lengths, np.empty_like(edges), np.empty_like(lengths))
+    parent = np.arange(n)
+    found = 0
+    for e in range(edges.size):
+        i, j = edges[e] >> 32, edges[e] & 0xFFFFFFFF
+        a, b = i, j
+        while parent[a] != a:
+            parent[a] = parent[parent[a]]
+            a = parent[a]
+        while parent[b] != b:
+            parent[b] = parent[parent[b]]
+            b = parent[b]
+        if a != b:
+            parent[max(a, b)] = min(a, b)
+            pairs[found, 0], pairs[found, 1], chosen[found] = i, j, lengths[e]
+            found += 1

@@ -1,0 +1,161 @@
+"""Prim's algorithm in Numba, for clouds that fit into the cache.
+
+For each point outside the tree, the shortest edge into the tree is kept. Each step takes the point whose edge is the
+shortest of all, and compares its distances to the points that remain with the edges kept for these.
+
+What remains of a set of points is called a side: a tuple (tiles, key, near, names).
+
+===== ==================================================================================================
+tiles (tiles, d, LANES) coordinates; the points that remain occupy the first slots
+key   (slots,) length of each point's shortest edge into the tree, ∞ before there is one
+near  (slots,) the other end of that edge, ``NO_EDGE`` before there is one, −1 in a slot without a point
+names (slots,) the number of each point
+===== ==================================================================================================
+
+A slot without a point has an infinite first coordinate, and −1 for ``near``: no comparison ever chooses it.
+"""
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+
+from corel.persistence.kernels.compiled import compiled
+from corel.persistence.kernels.edges import AFTER_ALL_EDGES, sort_edges
+from corel.persistence.kernels.lengths import advance
+from corel.persistence.kernels.vectors import LANES, equal_lanes, lowest_bit
+
+#: In place of a point's other end: it has no edge yet.
+NO_EDGE = 2**31 - 1
+
+
+def _integers(size, real):
+    """An array of ``size`` integers as wide as the floating-point numbers of the array ``real``."""
+    raise NotImplementedError
+
+
+@overload(_integers)
+def _(size, real):
+    if real.dtype == types.float32:
+        return lambda size, real: np.empty(size, np.int32)
+    return lambda size, real: np.empty(size, np.int64)
+
+
+@njit(nogil=True)
+def make_side(points, size):
+    """Memory for a side of up to ``size`` of the points (n, d)."""
+    d = points.shape[1]
+    tiles = (size + LANES - 1) // LANES
+    slots = tiles * LANES
+    tiles = np.empty((tiles, d, LANES), points.dtype)
+    return tiles, np.empty(slots, points.dtype), _integers(slots, points), np.empty(slots, np.int64)
+
+
+@njit(nogil=True)
+def fill_side(side, points, first, stop):
+    """Put points[first:stop] into a side, none with an edge yet. Returns whether all coordinates are finite."""
+    tiles, key, near, names = side
+    d = points.shape[1]
+    infinity = points.dtype.type(np.inf)
+    finite = True
+    for slot in range(key.size):
+        tile, lane = slot // LANES, slot % LANES
+        key[slot] = infinity
+        if slot < stop - first:
+            near[slot] = NO_EDGE
+            names[slot] = first + slot
+            for k in range(d):
+                x = points[first + slot, k]
+                finite &= abs(x) < infinity
+                tiles[tile, k, lane] = x
+        else:
+            near[slot] = -1
+            tiles[tile, 0, lane] = infinity
+            for k in range(1, d):
+                tiles[tile, k, lane] = 0
+    return finite
+
+
+@njit(nogil=True)
+def first_edge(side, tile, stop, length):
+    """Of the edges of a given length kept in tiles ``tile`` to ``stop``, the first, and the slot that it is kept in."""
+    _, key, near, names = side
+    first, chosen = AFTER_ALL_EDGES, -1
+    for start in range(tile * LANES, stop * LANES, LANES):
+        bits = equal_lanes(key, start, length)
+        while bits:
+            slot = start + lowest_bit(bits)
+            bits &= bits - 1
+            a, b = names[slot], np.int64(near[slot])
+            # where the length overflowed to infinity, empty slots and points without an edge have an equal key
+            if 0 <= b < NO_EDGE:
+                edge = (a << 32) + b if a < b else (b << 32) + a
+                if edge < first:
+                    first, chosen = edge, slot
+    return first, chosen
+
+
+@njit(nogil=True)
+def remove_point(side, slot, last, points):
+    """Remove the point in ``slot`` and move the one in slot ``last`` there. Returns the number of the removed point."""
+    tiles, key, near, names = side
+    tile, lane, name = slot // LANES, slot % LANES, names[slot]
+    for k in range(points.shape[1]):
+        tiles[tile, k, lane] = points[names[last], k]
+    key[slot], near[slot], names[slot] = key[last], near[last], names[last]
+    key[last], near[last] = np.inf, -1
+    tiles[last // LANES, 0, last % LANES] = np.inf
+    return name
+
+
+@njit(nogil=True, error_model="numpy")
+def _grow_tree(p, points, side, edges, lengths):
+    """The minimum spanning tree of points, in the order in which it grows. Returns whether all points are finite."""
+    n = len(points)
+    if not fill_side(side, points, 0, n):
+        return False
+    tiles, key, near, _ = side
+    name = remove_point(side, 0, n - 1, points)
+    for step in range(n - 1):
+        left = n - 1 - step
+        count = (left + LANES - 1) // LANES
+        lengths[step] = advance(tiles, points[name], key, near, count, name, p)
+        edges[step], slot = first_edge(side, 0, count, lengths[step])
+        name = remove_point(side, slot, left - 1, points)
+    return True
+
+
+@compiled()
+def spanning_trees(p, points, first, stop, pairs, lengths):
+    """Minimum spanning trees of some of a batch of clouds, one after the other.
+
+    Parameters
+    ----------
+    p
+        1 ≤ p ≤ ∞, a float.
+    points
+        (B, n, d) float32 or float64, contiguous.
+    first, stop
+        The clouds from ``first`` to before ``stop`` are computed.
+    pairs, lengths
+        (B, n − 1, 2) int64 and (B, n − 1), of the dtype of ``points``: the edges and their lengths, sorted by
+        (length, i, j), are written to these.
+
+    Returns
+    -------
+    bool
+        Whether all coordinates are finite; if not, what was written is of no use.
+    """
+    n = points.shape[1]
+    side = make_side(points[0], n)
+    edges, spare_edges = np.empty(n - 1, np.int64), np.empty(n - 1, np.int64)
+    spare_lengths = np.empty(n - 1, points.dtype)
+    for cloud in range(first, stop):
+        if not _grow_tree(p, points[cloud], side, edges, lengths[cloud]):
+            return False
+        sort_edges(edges, lengths[cloud], spare_edges, spare_lengths)
+        for i in range(n - 1):
+            pairs[cloud, i, 0], pairs[cloud, i, 1] = edges[i] >> 32, edges[i] & 0xFFFFFFFF
+    return True

@@ -1,0 +1,55 @@
+"""The peers of the runtime study: that they compute what ours does, under every norm that they know."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import corel
+from bench.timing import peers
+
+READY = {(peer.name, p): peer for p in peers.METRICS for peer in peers.installed(p)[0]}
+
+
+def deaths_of(name: str, result: object) -> np.ndarray:
+    """Sorted finite deaths in what a peer returns."""
+    if name in ("ripser", "giotto-ph"):
+        deaths = result[0][:, 1]
+    elif name in ("gudhi", "oineus"):
+        deaths = np.asarray(result)[:, 1]
+    elif name == "dionysus":
+        deaths = np.array([point.death for point in result])
+    elif name == "torch-topological":
+        deaths = result[0].diagram[:, 1].numpy()
+    else:  # deaths alone, or a linkage
+        deaths = np.asarray(result)
+        deaths = deaths[:, 2] if deaths.ndim == 2 and deaths.shape[1] > 2 else deaths.ravel()
+    return np.sort(deaths[np.isfinite(deaths)])
+
+
+@pytest.mark.parametrize(("name", "p"), sorted(READY))
+def test_peers_compute_what_ours_does(name, p):
+    points = np.random.default_rng(0).normal(size=(3, 40, 10))
+    expected = corel.death_times(torch.from_numpy(points), p).numpy()
+    peer = READY[name, p]
+    assert deaths_of(name, peer.one(points[0])) == pytest.approx(expected[0], rel=1e-5)
+    if peer.batch is not None:
+        assert np.sort(peer.batch(points)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_peers_that_cannot_be_compared_are_named(monkeypatch):
+    def broken(p):
+        raise AttributeError("built for another numpy")
+
+    euclidean = peers.Peer("euclidean", "numpy", lambda p: len, norms=(2.0,))
+    monkeypatch.setattr(peers, "PEERS", [peers.Peer("broken", "numpy", broken), euclidean])
+    assert peers.installed(math.inf) == (
+        [],
+        {},
+        ["broken: not installed (built for another numpy)", "euclidean: not compared, it knows p = 2 alone"],
+    )
+    found, versions, _ = peers.installed(2.0)
+    assert ([peer.name for peer in found], versions) == (["euclidean"], {"numpy": np.__version__})
