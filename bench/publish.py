@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.engine.arguments import FileParser, add_version, command_file
-from bench.engine.command_line import run, writable_directory
+from bench.engine.command_line import loading, run, writable_directory
 
 PROGRAM = "bench.publish"
 
@@ -29,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
 
-    from bench.analysis import tables
-    from bench.engine import published
+    with loading():
+        from bench.analysis import tables
+        from bench.engine import published
 
     to = Path(options.to)
     parts = [(name, published.read_rows(Path(name), "RUN")) for name in options.runs]
@@ -63,7 +64,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    _parser().parse_args()
-    from bench.analysis import tables as _slow_to_load  # noqa: F401 - Ctrl-C is answered quietly until run begins
-
     raise SystemExit(run(PROGRAM, main))

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from bench.engine.command_line import Parser, positive_int, run, writable_directory
+from bench.engine.command_line import Parser, loading, positive_int, run, writable_directory
 from bench.timing.inputs import KINDS, from_file
 
 PROGRAM = "bench.runtime"
@@ -82,15 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("argument --dim: not allowed with --points FILE.npy")
 
     # after the options: these take seconds to import
-    import numpy as np
-    import pandas as pd
-    from tqdm.auto import tqdm
+    with loading():
+        import numpy as np
+        import pandas as pd
+        from tqdm.auto import tqdm
 
-    from bench.analysis import plots, tables
-    from bench.engine import provenance
-    from bench.timing import contenders, peers, report
-    from bench.timing.clock import Clock, extra_memory
-    from corel._device import resolve_device
+        from bench.analysis import plots, tables
+        from bench.engine import provenance
+        from bench.timing import contenders, peers, report
+        from bench.timing.clock import Clock, extra_memory
+        from corel._device import resolve_device
 
     device, p, sizes = resolve_device(options.device), options.p, sorted(set(options.sizes))
     if options.points in KINDS:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.engine.arguments import PROGRAM, portable_command, table1_parser
-from bench.engine.command_line import run, writable_directory
+from bench.engine.command_line import loading, run, writable_directory
 
 if TYPE_CHECKING:
     from bench.data import Dataset
@@ -24,13 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = table1_parser().parse_args(arguments)
     started = time.monotonic()
 
-    import methods
-    from bench.analysis import gallery, page, tables
-    from bench.analysis.progress import RowsAsTheyFinish
-    from bench.engine import overview, provenance
-    from bench.engine.execute import Options, available_cores, default_threads, execute
-    from bench.engine.store import STORE_FILE, Store
-    from corel._device import resolve_device
+    with loading():
+        import methods
+        from bench.analysis import gallery, page, tables
+        from bench.analysis.progress import RowsAsTheyFinish
+        from bench.engine import overview, provenance
+        from bench.engine.cores import available_cores, default_threads
+        from bench.engine.execute import Options, execute
+        from bench.engine.store import STORE_FILE, Store
+        from corel._device import resolve_device
 
     if options.list:
         print(overview.listing(options.methods or methods.available(), options.data_root))
@@ -144,7 +146,4 @@ def _unique(names: Sequence[Any]) -> list[Any]:
 
 
 if __name__ == "__main__":
-    table1_parser().parse_args()
-    from bench.engine import overview as _slow_to_load  # noqa: F401 - Ctrl-C is answered quietly until run begins
-
     raise SystemExit(run(PROGRAM, main))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from bench.engine.command_line import Parser, positive_int, run
+from bench.engine.command_line import Parser, loading, positive_int, run
 
 PROGRAM = "bench.verify_pairings"
 INTERPRETER = "triton-interpreter"
@@ -55,13 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     interpreted = options.device == INTERPRETER
     if interpreted:
         os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when its kernels are defined
-    gudhi, ripser = _peer("gudhi"), _peer("ripser").ripser
+    with loading():  # after the options: these take seconds to import
+        gudhi, ripser = _peer("gudhi"), _peer("ripser").ripser
+        from tqdm.auto import tqdm
 
-    # after the options: these take seconds to import
-    from tqdm.auto import tqdm
-
-    from bench.timing import agreement
-    from corel._device import resolve_device
+        from bench.timing import agreement
+        from corel._device import resolve_device
 
     if interpreted:
         others, sizes, clouds = agreement.interpreted_edges(), agreement.SIZES_INTERPRETED, options.clouds or 100

@@ -11,7 +11,10 @@ import pandas as pd
 SOURCES = {"paper": "paper.csv", "authors": "authors.csv"}
 
 #: The score variant behind a source's number, where a method has more than one.
-SCORE_VARIANTS = {"ocsvm-cae": "oracle", "adt": "dirichlet"}
+SCORE_VARIANTS = {"ocsvm-cae": "oracle", "adt": "dirichlet", "dagmm": "code"}
+
+#: The settings behind a source's number, where they are not those of the "paper" profile.
+SETTINGS = {"dagmm": {"mixture": "code"}}
 
 
 @functools.cache

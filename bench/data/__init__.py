@@ -41,16 +41,6 @@ def is_present(name: str, *, data_root: str | os.PathLike[str] = "data") -> bool
     return True
 
 
-def is_present(name: str, *, data_root: str | os.PathLike[str] = "data") -> bool:
-    """Whether the files of a dataset are there; nothing is decoded."""
-    check_name(name)
-    try:
-        _find(name, Path(data_root), download=False)
-    except (FileNotFoundError, ValueError):
-        return False
-    return True
-
-
 def load(
     name: str,
     *,

@@ -14,6 +14,7 @@ import pandas as pd
 import methods
 from bench.data import Dataset
 from bench.engine import protocol
+from bench.engine.isolation import process_unchanged
 from methods import detectors, own
 
 
@@ -72,6 +73,7 @@ class MethodSpec:
         return methods.create(self.name, self.profile, seed, device, **self.settings)
 
 
+@process_unchanged()
 def method_spec(name: str, profile: str, changes: Mapping[str, Any] | None = None) -> MethodSpec:
     """Look a method up and read its settings in ``profile``, with ``changes`` made as by :func:`methods.create`.
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -98,43 +99,94 @@ def writable_directory(path: str | os.PathLike[str], files: Sequence[str] = ()) 
     return directory
 
 
+def _leave(number: int, frame: object = None) -> NoReturn:
+    """End this process at once, with one line; worker processes end by themselves."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{_program()}: {_how(number)}\n".encode())
+    os._exit(128 + number)
+
+
+def _program() -> str:
+    return _running[-1] if _running else f"bench.{Path(sys.argv[0]).stem}"
+
+
+def _how(number: int) -> str:
+    return "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+
+
+# The programs that run in this process, the last within those before.
+_running: list[str] = []
+
+
+def _handle(handler: Callable[[int, Any], object]) -> dict[int, Any]:
+    """Let ``handler`` answer the signals that ask a program to stop; returns what answered them before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    # ignored ones stay so: nohup, a shell's job in the background
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
 def leave_quietly_while_loading() -> None:
-    """Answer Ctrl-C with one line and status 130, at once, until :func:`run` begins.
-
-    That is while libraries are imported: nothing can be lost yet, and a KeyboardInterrupt out of the midst of an
-    import is not even sure to arrive as one.
-    """
-
-    def leave(number: int, frame: object) -> NoReturn:
-        with contextlib.suppress(OSError):
-            os.write(2, f"\nbench.{Path(sys.argv[0]).stem}: interrupted\n".encode())
-        os._exit(128 + number)
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, leave)
+    """Answer signals with one line and a status, at once, until :func:`run` begins."""
+    _handle(_leave)
 
 
 @contextlib.contextmanager
-def _signals_interrupt() -> Iterator[list[int]]:
-    """Within the block each of :data:`STOP_SIGNALS` raises KeyboardInterrupt; yields the numbers of those that came."""
-    came: list[int] = []
+def loading() -> Iterator[None]:
+    """Within the block, answer signals with one line and a status, at once.
 
-    def interrupt(number: int, frame: object) -> NoReturn:
-        came.append(number)
-        raise KeyboardInterrupt
-
-    before: dict[int, Any] = {}
+    For the import of large libraries: nothing can be lost while they are imported, and a KeyboardInterrupt out of the
+    midst of an import is not even sure to arrive as one.
+    """
+    before = _handle(_leave) if _running else {}
     try:
-        if threading.current_thread() is threading.main_thread():
-            for number in STOP_SIGNALS:
-                # ignored ones stay so: nohup, a shell's job in the background
-                if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    before[number] = signal.signal(number, interrupt)
-        yield came
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _signals_interrupt(program: str) -> Iterator[list[int]]:
+    """Within the block the first of :data:`STOP_SIGNALS` raises KeyboardInterrupt; yields a list that then holds it.
+
+    A later one does not wait for what is being tidied up.
+    """
+    came: list[int] = []
+    ignored_until = 0.0
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal ignored_until
+        if not came:
+            came.append(number)
+            ignored_until = time.monotonic() + 1.0  # terminals and timeout(1) send the same signal twice
+            raise KeyboardInterrupt
+        if time.monotonic() > ignored_until:
+            _leave(number)
+
+    _running.append(program)
+    before = _handle(interrupt)
+    try:
+        yield came
+    finally:
+        _running.pop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _open_streams() -> None:
+    """Give a process that was started without standard streams some that lead nowhere.
+
+    Else the next file that is opened takes the number of one of them, and receives what is written there.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def run(program: str, main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> int:
@@ -142,17 +194,18 @@ def run(program: str, main: Callable[[Sequence[str] | None], int], arguments: Se
 
     Set ``COREL_DEBUG=1`` to see the traceback instead.
     """
+    _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without '–' gets '?' for it, not an error
-    with _signals_interrupt() as came:
+    with _signals_interrupt(program) as came:
         try:
             status = main(arguments)
             sys.stdout.flush()
             return status
         except KeyboardInterrupt as interrupt:
             return _stopped(program, came, str(interrupt))
-        except (ValueError, TypeError, OSError, ImportError, MemoryError, FloatingPointError, RuntimeError) as error:
-            if came:  # a terminal that is gone breaks the output of the cleaning up, too
+        except Exception as error:
+            if came:  # an import may turn the interrupt into another error, and a terminal that is gone brings its own
                 return _stopped(program, came, "")
             _give_up_broken_output()
             if isinstance(error, BrokenPipeError):
@@ -165,15 +218,14 @@ def run(program: str, main: Callable[[Sequence[str] | None], int], arguments: Se
 
 def _stopped(program: str, came: Sequence[int], detail: str) -> int:
     number = came[0] if came else signal.SIGINT
-    how = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-    _say(f"\n{program}: {how}" + (f"; {detail}" if detail else ""))
+    _say(f"\n{program}: {_how(number)}" + (f"; {detail}" if detail else ""))
     return 128 + number
 
 
 def _users_cause(error: Exception) -> bool:
     """Whether ``error`` comes of what was asked for: of RuntimeErrors, PyTorch's lack of memory alone."""
     if not isinstance(error, RuntimeError):
-        return True
+        return isinstance(error, ValueError | TypeError | OSError | ImportError | MemoryError | FloatingPointError)
     return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
 
 

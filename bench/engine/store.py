@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 
-from bench.engine import provenance
 from bench.engine.cells import Cell, canonical_json, printable
 
 #: The store in an output folder.
@@ -372,7 +371,9 @@ class Store:
             )
         return noted.rowcount > 0
 
-    def add_auxiliary(self, cell: Cell, *, seconds: float, device: str, threads: int) -> None:
+    def add_auxiliary(
+        self, cell: Cell, *, seconds: float, device: str, threads: int, versions: dict[str, str], git_commit: str
+    ) -> None:
         """Note a finished training on auxiliary images and what it took."""
         described = cell.row()
         row = {
@@ -387,8 +388,8 @@ class Store:
             "seconds": seconds,
             "device": device,
             "threads": threads,
-            "versions": canonical_json(provenance.versions()),
-            "git_commit": provenance.git_commit(),
+            "versions": canonical_json(versions),
+            "git_commit": git_commit,
             "command": self.command,
             "finished": _now(),
         }

@@ -89,9 +89,8 @@ def interpreted_edges() -> MergeEdges:
     ValueError
         If the environment did not ask for the interpreter before Triton was imported.
     """
-    from triton import knobs
-
     from corel.persistence._cuda import merge_edges
+    from triton import knobs
 
     if not knobs.runtime.interpret:
         raise ValueError(f"TRITON_INTERPRET: got {os.environ.get('TRITON_INTERPRET')!r}; the interpreter needs 1")

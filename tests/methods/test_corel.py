@@ -101,6 +101,20 @@ def test_scores_are_ball_counts_of_codes(radius):
     np.testing.assert_array_equal(variants[1], expected)
 
 
+def test_global_settings_of_pytorch_do_not_change_a_loaded_encoder(tmp_path, trainings):
+    path = tmp_path / "encoder.pt"
+    expected = Corel(SMALL, device="cpu").fit_auxiliary(IMAGES, path=path).prepare(IMAGES)
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")  # on which nothing can be computed
+        codes = Corel(SMALL, device="cpu").fit_auxiliary(IMAGES, path=path).prepare(IMAGES)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert len(trainings) == 1
+    np.testing.assert_array_equal(codes, expected)
+
+
 def test_trained_once_and_loaded_after(tmp_path, trainings):
     path = tmp_path / "auxiliary" / "key"
     first = Corel(SMALL, device="cpu").fit_auxiliary(IMAGES, path=path)

@@ -1,180 +1,111 @@
-"""Handing arrays to other processes, and keeping results to a number of threads."""
+"""Running cells in this process: their order, what they share, and what is kept."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
-from pathlib import Path
+import json
+import subprocess
+import sys
 
-import numpy as np
 import pytest
-import torch
 
-from bench.engine import execute
-from bench.engine.lock import locked
-from bench.engine.cells import Cell, method_spec
-
-METHOD = """
-import numpy as np
-from methods import OneClassMethod
-
-class Odd(OneClassMethod):
-    name = "odd"
-
-    def fit(self, features):
-        if self.checkpoint_dir is not None:
-            self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-            (self.checkpoint_dir / "state").touch()
-        FIT
-        return self
-
-    def score_samples(self, features):
-        return features.mean(axis=(1, 2, 3))
-
-    def score_variants(self, features):
-        score = self.score_samples(features)
-        return VARIANTS
-"""
+from bench.engine import execute, tasks
+from bench.engine.execute import Options
 
 
-@pytest.fixture
-def task(tmp_path):
-    """Make the task of one cell of a method with given lines in ``fit`` and given score variants."""
-
-    def make(fit: str = "pass", variants: str = "{'': score}") -> execute.Task:
-        path = tmp_path / "odd.py"
-        path.write_text(METHOD.replace("FIT", fit).replace("VARIANTS", variants))
-        images = np.arange(6 * 3 * 32 * 32, dtype=np.float32).reshape(6, 3, 32, 32)
-        labels = np.array([0, 0, 0, 1, 1, 1])
-        files = {
-            name: execute.as_file(array, tmp_path / f"{name}.npy") for name, array in (("x", images), ("y", labels))
-        }
-        cell = Cell("digits", "f" * 64, method_spec(f"{path}:Odd", "quick"), None, None, 2, 0, 1, "1", 0)
-        folder = str(tmp_path / "checkpoints" / cell.key)
-        return execute.Task(cell, files["x"], files["y"], files["x"], files["y"], "cpu", 1, folder, False)
-
-    return make
+def test_cells_end_in_the_order_of_the_plan_and_are_told(experiment, run_cells, tmp_path):
+    cells, datasets = experiment(runs=2)
+    counts, order, rows, failed, _ = run_cells(cells, datasets, tmp_path / "out")
+    assert counts == (12, 0)
+    assert order == [cell.key for cell in cells]
+    assert rows["auc"].notna().all()
+    assert failed.empty
+    assert rows["device"].str.startswith("cpu (").all()
+    assert run_cells(cells, datasets, tmp_path / "out")[:2] == ((0, 0), [])
 
 
-@pytest.fixture
-def mapped(tmp_path):
-    path = tmp_path / "array.npy"
-    np.save(path, np.arange(240, dtype=np.int16).reshape(20, 3, 4))
-    return np.load(path, mmap_mode="r")
+def test_what_cells_share_is_learned_once_and_its_cost_stays_with_it(experiment, run_cells, tmp_path):
+    cells, datasets = experiment()
+    *_, first, _, trained = run_cells(cells, datasets, tmp_path / "out")
+    (path,) = [path for path in (tmp_path / "out/cache/auxiliary").iterdir() if path.suffix != ".json"]
+    beside = path.with_name(f"{path.name}.json")
+    took = json.loads(beside.read_text())
+    assert {"seconds", "device", "threads", "versions", "git_commit"} == set(took)
+    assert trained["seconds"].tolist() == [took["seconds"]]
+    beside.write_text(json.dumps({**took, "seconds": 1234.5, "device": "cuda (of another day)", "threads": 7}))
+    for path in (tmp_path / "out/cache/features").iterdir():
+        path.unlink()
+    (tmp_path / "out/cells.sqlite").unlink()
+    *_, again, _, trained = run_cells(cells, datasets, tmp_path / "out")
+    assert trained[["seconds", "device", "threads"]].values.tolist() == [[1234.5, "cuda (of another day)", 7]]
+    assert len((tmp_path / "learner.log").read_text().splitlines()) == 1
+    assert again["aucs"].tolist() == first["aucs"].tolist()
 
 
-@pytest.mark.parametrize("part", [slice(None), slice(5, 12), slice(0, 1), slice(19, 20)])
-def test_mapped_array_is_not_copied(mapped, tmp_path, part):
-    file = execute.as_file(mapped[part], tmp_path / "copy.npy")
-    assert not (tmp_path / "copy.npy").exists()
-    np.testing.assert_array_equal(file.open(), mapped[part])
+@pytest.mark.parametrize("damage", ["", "[]", '{"seconds": 1}', None])
+def test_a_training_of_which_nothing_is_known_gets_no_row(experiment, run_cells, tmp_path, damage):
+    cells, datasets = experiment()
+    run_cells(cells, datasets, tmp_path / "out")
+    (beside,) = (tmp_path / "out/cache/auxiliary").glob("*.json")
+    beside.unlink() if damage is None else beside.write_text(damage)
+    (tmp_path / "out/cells.sqlite").unlink()
+    counts, _, _, _, trained = run_cells(cells, datasets, tmp_path / "out")
+    assert counts == (6, 0)
+    assert trained.empty
 
 
-def test_slice_of_a_slice(mapped, tmp_path):
-    file = execute.as_file(mapped[4:][3:9], tmp_path / "copy.npy")
-    np.testing.assert_array_equal(file.open(), mapped[7:13])
+def test_failed_preparation_costs_those_that_need_it(experiment, run_cells, tmp_path):
+    (tmp_path / "learner.log").mkdir()
+    cells, datasets = experiment()
+    counts, order, rows, failed, _ = run_cells(cells, datasets, tmp_path / "out")
+    assert counts == (6, 3)
+    assert order == [cell.key for cell in cells]
+    assert failed["error"].unique().tolist() == [
+        f"IsADirectoryError: [Errno 21] Is a directory: '{tmp_path}/learner.log'"
+    ]
+    assert rows["auc"].notna().tolist() == [False] * 3 + [True] * 3
 
 
-@pytest.mark.parametrize("make", [lambda a: np.array(a), lambda a: a[:, :, 1], lambda a: a[::2], lambda a: a + 1])
-def test_other_arrays_are_written(mapped, tmp_path, make):
-    array = make(mapped)
-    file = execute.as_file(array, tmp_path / "copy.npy")
-    assert (tmp_path / "copy.npy").exists()
-    np.testing.assert_array_equal(file.open(), array)
-    assert file.open().dtype == array.dtype
+class Workers:
+    """What the plan asks of a cluster."""
+
+    parallel = True
+    device = "cpu"
 
 
-def test_number_of_threads_is_set_and_set_back():
-    before = torch.get_num_threads()
-    with execute._threads(1):
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
+def test_trainings_come_first_and_each_kind_once_at_a_time(experiment, method_file, tmp_path):
+    learner = str(tmp_path / "learner.py")
+    cells, datasets = experiment(method_file, f"sklearn:OneClassSVM@{learner}", learner)
+    plain, detector, alone = groups = execute._groups(cells, datasets, Options(tmp_path), Workers())
+    assert detector.training == alone.training is not None
+    running = []
+    for expected in (plain, detector):
+        running.append(execute._next(groups, running)[0])
+        assert running[-1] is expected
+    assert execute._next(groups, running) is None
+    plain.prepared = tasks.prepare(plain.preparation)
+    assert execute._next(groups, [detector])[0] == cells[0]
+    assert execute._next(groups, [])[0] is alone
 
 
-def test_family_of_scores_counts_its_best():
-    in_class = np.array([True, True, False, False])
-    bad, good = np.array([0.0, 1.0, 2.0, 3.0]), np.array([3.0, 1.0, 2.0, 0.0])
-    assert execute._best_auc(in_class, bad) == 0.0
-    assert execute._best_auc(in_class, np.stack([bad, good])) == 0.75
+def test_paths_are_absolute_before_they_are_sent(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert execute._absolute("own/m.py:Mine") == f"{tmp_path}/own/m.py:Mine"
+    assert execute._absolute("m.py") == f"{tmp_path}/m.py"
+    assert execute._absolute(f"{tmp_path}/m.py:Mine") == f"{tmp_path}/m.py:Mine"
+    assert execute._absolute("pyod:ECOD@own/m.py:Mine") == f"pyod:ECOD@{tmp_path}/own/m.py:Mine"
+    for name in ("corel", "sklearn:OneClassSVM", "sklearn:OneClassSVM@corel"):
+        assert execute._absolute(name) == name
 
 
-def test_task_leaves_nothing_of_its_training(task):
-    outcome = execute.run_task(task())
-    assert (outcome.error, outcome.aucs) == ("", {"": 1.0})
-    assert list(Path(task().checkpoint_dir).parent.iterdir()) == []
+def test_a_device_that_is_not_there(experiment, run_cells, tmp_path):
+    cells, datasets = experiment()
+    with pytest.raises(ValueError, match="device: got 'cuda:99'"):
+        run_cells(cells, datasets, tmp_path / "out", device="cuda:99")
 
 
-def test_state_of_a_failed_training_stays(task):
-    made = task("raise ValueError('no')")
-    assert execute.run_task(made).error == "ValueError: no"
-    assert [path.name for path in Path(made.checkpoint_dir).parent.iterdir()] == [made.cell.key]
-
-
-def test_cell_that_another_run_is_at_does_not_touch_its_state(task):
-    made = task("assert self.checkpoint_dir is None")
-    folder = Path(made.checkpoint_dir)
-    folder.mkdir(parents=True)
-    (folder / "state").write_text("of the other run")
-    with locked(folder.with_name(f"{folder.name}.lock")):
-        outcome = execute.run_task(made)
-    assert (outcome.error, outcome.aucs) == ("", {"": 1.0})
-    assert (folder / "state").read_text() == "of the other run"
-
-
-@pytest.mark.parametrize("fit", ["raise SystemExit(7)", "import sys; sys.exit(7)"])
-def test_method_that_ends_the_program_costs_its_cell(task, fit):
-    assert execute.run_task(task(fit)).error == "SystemExit: 7"
-
-
-@pytest.mark.parametrize("variants", ["{}", "{1: score}", "score", "None", "{'a': score, None: score}"])
-def test_variants_that_are_no_scores_by_name_cost_their_cell(task, variants):
-    assert execute.run_task(task(variants=variants)).error.startswith("TypeError: score_variants: gave ")
-
-
-@pytest.mark.parametrize("variants", ["{'': score + 1j}", "{'': score.astype(str)}"])
-def test_scores_that_are_no_numbers_cost_their_cell(task, variants):
-    assert execute.run_task(task(variants=variants)).error.startswith("TypeError: scores: got dtype")
-
-
-@pytest.mark.parametrize("content", [b"", b"x" * 400, None])
-def test_damaged_features_are_no_features(tmp_path, content):
-    path = tmp_path / "features.npy"
-    assert execute._kept_features(path, 4) is None
-    np.save(path, np.ones((4, 30)))
-    assert execute._kept_features(path, 4).shape == (4, 30)
-    assert execute._kept_features(path, 5) is None
-    path.write_bytes(path.read_bytes()[:200] if content is None else content)
-    assert execute._kept_features(path, 4) is None
-
-
-def _lose_a_worker(executor) -> None:
-    with executor as pool:
-        pool.submit(os._exit, 3).result()
-
-
-def test_worker_that_dies_is_one_line():
-    with pytest.raises(ChildProcessError, match=r"a worker process ended unexpectedly .*; finished cells are kept"):
-        _lose_a_worker(execute._executor(2, None))
-
-
-def test_scheduler_that_is_none_does_not_hold_the_run(monkeypatch):
-    pytest.importorskip("distributed")
-    monkeypatch.setattr(execute, "ANSWER_SECONDS", 0.3)
-
-    async def served() -> float:
-        async def silent(reader, writer):
-            await reader.read()
-
-        server = await asyncio.start_server(silent, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        started = time.monotonic()
-        await asyncio.to_thread(_use, f"tcp://127.0.0.1:{port}")
-        server.close()
-        return time.monotonic() - started
-
-    def _use(address: str) -> None:
-        with pytest.raises(ValueError, match=r"--scheduler: no Dask scheduler answers at 'tcp://127.0.0.1:\d+' \("):
-            execute._executor(2, address).__enter__()
-
-    assert asyncio.run(served()) < 10
+def test_what_a_command_needs_before_its_arguments_are_read_is_light():
+    code = (
+        "import sys, bench.engine.execute, bench.engine.cores, bench.engine.command_line\n"
+        "raise SystemExit(bool({'torch', 'numpy', 'pandas', 'distributed', 'dask'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -78,7 +78,9 @@ def test_a_store_that_cannot_be_written_any_more(tmp_path):
             with pytest.raises(ValueError, match=r"store: cannot write to '.*s\.sqlite' \("):
                 write()
         with pytest.raises(ValueError, match="store: cannot write to"):
-            store.add_auxiliary(cell(), seconds=1.0, device="cpu", threads=1)
+            store.add_auxiliary(
+                cell(), seconds=1.0, device="cpu", threads=1, versions={"python": "3"}, git_commit="abc"
+            )
         assert len(store.finished([cell().key])) == 1
 
 
@@ -110,7 +112,7 @@ def test_more_keys_than_one_statement_takes(tmp_path):
 
 def test_auxiliary_training_is_noted(tmp_path):
     with Store(tmp_path / "s.sqlite") as store:
-        store.add_auxiliary(cell(), seconds=12.5, device="cpu", threads=2)
+        store.add_auxiliary(cell(), seconds=12.5, device="cpu", threads=2, versions={"python": "3"}, git_commit="abc")
         rows = store.auxiliaries([cell().auxiliary_key])
         assert rows[["method", "auxiliary", "seconds"]].to_numpy().tolist() == [["corel", "digits", 12.5]]
 
@@ -119,7 +121,7 @@ def test_rows_carry_their_whole_origin(tmp_path):
     with Store(tmp_path / "s.sqlite", command="python -m bench.table1") as store:
         add(store)
         store.add_failure(cell(1), "ValueError: no")
-        store.add_auxiliary(cell(), seconds=12.5, device="cpu", threads=2)
+        store.add_auxiliary(cell(), seconds=12.5, device="cpu", threads=2, versions={"python": "3"}, git_commit="abc")
         rows = store.rows()
     for frame in (rows.cells, rows.auxiliaries):
         row = frame.to_dict("records")[0]
@@ -147,7 +149,7 @@ def test_rows_of_another_store_are_taken_once(tmp_path):
     with Store(tmp_path / "one.sqlite") as one, Store(tmp_path / "two.sqlite") as two:
         for run in range(3):
             add(one, run, auc=0.75)
-        one.add_auxiliary(cell(), seconds=12.5, device="cpu", threads=2)
+        one.add_auxiliary(cell(), seconds=12.5, device="cpu", threads=2, versions={"python": "3"}, git_commit="abc")
         add(two, 0, auc=0.25)
         two.add_failure(cell(1), "ValueError: no")
         two.take(one.rows(), [cell(0), cell(1)])

@@ -1,0 +1,286 @@
+"""A Dask cluster to run tasks on: worker processes of this machine, or one that is there already."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import logging
+import os
+import pickle
+import queue
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from typing import Any
+
+import dask
+from distributed import Client, Future, KilledWorker, LocalCluster, Status, rpc
+from distributed.system import MEMORY_LIMIT
+
+from bench.engine import tasks
+from bench.engine.command_line import STOP_SIGNALS
+
+#: So long a Dask scheduler may take to say that it is one.
+ANSWER_SECONDS = 8.0
+#: So long a cluster may be without any worker.
+WORKER_SECONDS = 120.0
+#: So many times a task is tried again whose worker died.
+RETRIES = 2
+
+_CONFIGURATION = {
+    # The environment of a worker is that of this process; Dask's default has the C library give back all memory that
+    # is freed, which slows down every training step.
+    "distributed.nanny.pre-spawn-environ": {},
+    "distributed.worker.daemon": False,  # a method may start processes of its own
+    "distributed.worker.profile.enabled": False,
+    # A worker that is short of memory, or busy in compiled code for long, has a cell to finish.
+    "distributed.worker.memory.pause": False,
+    "distributed.scheduler.worker-ttl": None,
+}
+# What Ctrl-C and a terminal that closes send to every process of the group, for this one to answer.
+_FOR_DRIVER = [number for number in STOP_SIGNALS if number != signal.SIGTERM]
+# The loggers to which Dask gives levels, and the one that hears of what its event loop leaves unfinished.
+_LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application", "bokeh", "asyncio")
+_SILENT = logging.CRITICAL + 1
+
+
+class DeadWorkerError(RuntimeError):
+    """A task ended with its worker process each time that it was tried."""
+
+
+@dataclasses.dataclass(eq=False)
+class _Call:
+    """What a worker is to unpack and call, and how many workers died of it."""
+
+    packed: bytes
+    deaths: int = 0
+
+
+class Cluster:
+    """Runs tasks on workers, one at a time on each, and those again whose worker dies.
+
+    No task waits at a busy worker: Dask counts the death of a worker against every task that was there. For the same
+    reason the workers of this machine leave it to this class to start a task again, when a worker is free.
+    """
+
+    #: Tasks run beside each other.
+    parallel = True
+
+    def __init__(self, client: Client, address: str | None, device: str) -> None:
+        self._client = client
+        self._address = address
+        self._source = None if address is None else tasks.source()
+        self._seen = time.monotonic()
+        self._at_workers = 0
+        self._again: collections.deque[_Call] = collections.deque()
+        self._finished: queue.SimpleQueue[tuple[Future, _Call]] = queue.SimpleQueue()
+        workers = self._workers()
+        #: Where tasks compute: "auto" on a cluster means its GPUs if it declares any.
+        self.device = device
+        if address is not None and device == "auto":
+            self.device = "cuda" if any(_has_gpu(worker) for worker in workers) else "cpu"
+
+    def _workers(self) -> list[dict[str, Any]]:
+        with self._lost_cluster():
+            return list(self._client.scheduler_info(n_workers=-1)["workers"].values())
+
+    def slots(self) -> int:
+        """How many tasks can run at once.
+
+        Raises
+        ------
+        ValueError
+            If the tasks need a GPU and no worker declares one.
+        TimeoutError
+            If there has been no worker for :data:`WORKER_SECONDS`.
+        """
+        workers = self._workers()
+        if workers:
+            self._seen = time.monotonic()
+        elif time.monotonic() - self._seen > WORKER_SECONDS:
+            where = "none has started here" if self._address is None else f"the cluster at {self._address!r} has none"
+            raise TimeoutError(f"no worker for {WORKER_SECONDS:.0f} s: {where}; finished cells are kept")
+        able = [worker for worker in workers if not self._on_gpu or _has_gpu(worker)]
+        if workers and not able:
+            raise ValueError(
+                f"device: got {self.device!r}, but no worker of the cluster at {self._address!r} declares a GPU; start "
+                'workers with --resources "GPU=1", or use --device cpu'
+            )
+        while self._again and self._at_workers < len(able):
+            self._submit(self._again.popleft())
+        return len(able)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.device.startswith("cuda")
+
+    def start(self, function: Callable[[Any], Any], argument: Any) -> _Call:
+        """Start ``function(argument)``; returns what :meth:`wait` will name it by."""
+        call = _Call(pickle.dumps((tasks.call, (function, argument, self._source))))
+        self._submit(call)
+        return call
+
+    def _submit(self, call: _Call) -> None:
+        # Pickled by value, with bytes for an argument: a scheduler only passes it on, and needs neither this package
+        # nor the seconds to import it.
+        def unpack(packed: bytes) -> Any:
+            import pickle
+
+            function, arguments = pickle.loads(packed)
+            return function(*arguments)
+
+        resources = {"GPU": 1} if self._on_gpu else None
+        with self._lost_cluster():
+            future = self._client.submit(unpack, call.packed, pure=False, resources=resources)
+        self._at_workers += 1
+        future.add_done_callback(lambda ended: self._finished.put((ended, call)))
+
+    def wait(self) -> tuple[Any, Any] | None:
+        """Wait for a task to end, but not for long: the number of workers may change.
+
+        Returns
+        -------
+        tuple or None
+            What :meth:`start` returned and the task's result, a :class:`DeadWorkerError` in its place if it killed
+            its workers.
+
+        Raises
+        ------
+        ConnectionError
+            If the scheduler has gone.
+        ValueError
+            If a worker cannot run tasks.
+        """
+        try:
+            future, call = self._finished.get(timeout=0.2)
+        except queue.Empty:
+            return None
+        self._at_workers -= 1
+        with self._lost_cluster():
+            if future.status == "finished":
+                return call, future.result()
+            error = future.exception()
+        if isinstance(error, KilledWorker):
+            call.deaths += error.allowed_failures + 1
+            if call.deaths <= RETRIES:
+                self._again.append(call)
+                return None
+            return call, DeadWorkerError(f"its worker process ended {call.deaths} times while it ran (out of memory?)")
+        if self._address is None:
+            raise error
+        raise ValueError(
+            f"--scheduler: a worker of the cluster at {self._address!r} cannot run cells ({tasks.one_line(error)}); "
+            f"install corel {tasks.source()[0]} there; finished cells are kept"
+        )
+
+    @contextlib.contextmanager
+    def _lost_cluster(self) -> Iterator[None]:
+        """Turn every way in which Dask says that the scheduler has gone into one."""
+        try:
+            if running := self._client.status == "running":
+                yield
+        except (OSError, asyncio.CancelledError, concurrent.futures.CancelledError, RuntimeError, AttributeError):
+            running = False
+        if not running:
+            where = "of the workers here" if self._address is None else f"at {self._address!r}"
+            raise ConnectionError(
+                f"the Dask scheduler {where} has gone; finished cells are kept; run the command again"
+            )
+
+
+def _has_gpu(worker: dict[str, Any]) -> bool:
+    return bool(worker["resources"].get("GPU", 0) >= 1)
+
+
+@contextlib.contextmanager
+def local_cluster(workers: int, device: str) -> Iterator[Cluster]:
+    """Worker processes of this machine, which end with the block, and with this process however it ends.
+
+    Left by an exception, it does not wait for what they are at, which may take hours.
+    """
+    _quiet()
+    with dask.config.set(_CONFIGURATION):
+        with _signals_blocked():
+            cluster = LocalCluster(
+                n_workers=0,
+                threads_per_worker=1,
+                memory_limit=MEMORY_LIMIT,  # of each: files that are mapped count, and cells differ in need
+                resources={"GPU": 1} if device.startswith("cuda") else None,
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"allowed_failures": 0, "dashboard": False},
+                silence_logs=_SILENT,
+            )
+        try:
+            cluster.scale(workers)  # they start while the first tasks are sent
+            with Client(cluster, set_as_default=False) as client:
+                try:
+                    yield Cluster(client, None, device)
+                except BaseException:
+                    _kill_workers(cluster)
+                    raise
+        finally:
+            with contextlib.suppress(Exception):
+                cluster.close(timeout=20)
+
+
+@contextlib.contextmanager
+def cluster_at(address: str, device: str) -> Iterator[Cluster]:
+    """The cluster of the scheduler at ``address``.
+
+    Raises
+    ------
+    ValueError
+        If no Dask scheduler answers there.
+    """
+    _quiet()
+    try:
+        # what answers there may be anything: a Client waits for ever for one that is no scheduler
+        asyncio.run(asyncio.wait_for(_identity(address), ANSWER_SECONDS))
+        client = Client(address, timeout=5, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split()) or "what answers there is none"
+        raise ValueError(f"--scheduler: no Dask scheduler answers at {address!r} ({reason})") from None
+    with client:
+        yield Cluster(client, address, device)
+
+
+async def _identity(address: str) -> object:
+    """What the scheduler says of itself."""
+    async with rpc(address, timeout=5) as connection:
+        return await connection.identity()
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Let threads that are started within, and all processes that these start later, not receive the signals that this
+    process answers for all: a worker would end with a traceback, whatever it is at.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_DRIVER)
+    try:
+        resource_tracker.ensure_running()  # this unblocks them in the thread that starts it
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_DRIVER)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill_workers(cluster: LocalCluster) -> None:
+    for nanny in list(cluster.workers.values()):
+        if nanny.status == Status.running and nanny.pid is not None:
+            nanny.close_gracefully()  # and does not start it again
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(nanny.pid, signal.SIGKILL)
+
+
+def _quiet() -> None:
+    """Keep what Dask logs off the terminal, also at the very end: what a user has to know is said in one line."""
+    if not os.environ.get("COREL_DEBUG"):
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(_SILENT)
