@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.engine.arguments import FileParser, add_version
-from bench.engine.command_line import run, writable_directory
+from bench.engine.command_line import loading, run, writable_directory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
 
-    from bench.analysis import page
-    from bench.engine import published
+    with loading():
+        from bench.analysis import page
+        from bench.engine import published
 
     names = list(dict.fromkeys(options.runs or ["runs"]))
     rows = published.merge([(name, published.read_rows(Path(name), "RUN")) for name in names])
@@ -76,7 +77,4 @@ def _gallery(
 
 
 if __name__ == "__main__":
-    _parser().parse_args()
-    from bench.analysis import page as _slow_to_load  # noqa: F401 - Ctrl-C is answered quietly until run begins
-
     raise SystemExit(run(PROGRAM, main))

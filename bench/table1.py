@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.dry_run:
         writable_directory(options.out, ["table1.csv", "table1.md", "cells.csv"])
         writable_directory(out / "cache")
+        writable_directory(out / "page" / "figures")
     device = resolve_device(options.device)
     published = _published(options)
     datasets, cells = _plan(options)

@@ -77,12 +77,13 @@ def _arrays(method: Any, cells: list[Cell], dataset: Dataset) -> dict[str, Any]:
         least.append(order[::-1][:IMAGES])
     shown = np.array([np.flatnonzero(labels == cell.class_index)[0] for cell in cells])
     own = np.array([[cell.class_index] for cell in cells])
-    first, told = cells[0], described(cells[0].method.changes)
+    first = cells[0]
+    told = described(first.method.changes)
+    name = f"{first.method.name} ({told})" if told else first.method.name
+    learned = f"encoder trained on {first.auxiliary_title or first.auxiliary}"
+    where = f"{first.dataset_title or first.dataset}, {learned}, m = {first.train_per_class}, run {first.run}"
     return {
-        "about": np.array(
-            f"{first.method.name}{f' ({told})' if told else ''} on {first.dataset_title or first.dataset}, encoder trained on "
-            f"{first.auxiliary_title or first.auxiliary}, m = {first.train_per_class}, run {first.run}"
-        ),
+        "about": np.array(f"{name} on {where}"),
         "classes": np.array([cell.class_name for cell in cells]),
         "originals": test[shown],
         "reconstructions": method.reconstruct(test[shown]),

@@ -167,7 +167,7 @@ def write(
     Parameters
     ----------
     folder
-        Made where there is none. What an earlier page left there is replaced.
+        Made where there is none; files of these names are replaced.
     rows
         Cells, as :func:`bench.analysis.tables.build` takes them: those without ``aucs`` and ``error`` are planned.
     trained

@@ -11,6 +11,8 @@ from bench import publish, report, table1
 from bench.analysis import gallery
 from bench.engine.command_line import run as run_command
 
+pytestmark = pytest.mark.page
+
 
 @pytest.fixture
 def run(tmp_path: Path, image_folder: Path, method_file: str) -> Path:

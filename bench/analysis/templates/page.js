@@ -19,11 +19,12 @@ if (table) {
       table.append(...bodies().sort(compare));
     };
   });
-  const filter = Object.assign(document.createElement("input"), { type: "search", className: "filter", placeholder: "Filter the lines" });
-  filter.setAttribute("aria-label", "Filter the lines of the table");
+  const filter = Object.assign(document.createElement("input"), { type: "search", className: "filter", placeholder: "Filter by method or dataset" });
+  filter.setAttribute("aria-label", "Filter by method or dataset");
+  const named = (body) => [...body.rows[0].querySelectorAll("td:not(.n)")].map((cell) => cell.textContent).join(" ").toLowerCase();
   filter.oninput = () => {
     const words = filter.value.toLowerCase().split(/\s+/);
-    bodies().forEach((body) => { body.hidden = !words.every((word) => body.rows[0].innerText.toLowerCase().includes(word)); });
+    bodies().forEach((body) => { body.hidden = !words.every((word) => named(body).includes(word)); });
   };
   table.parentElement.before(filter);
 }

@@ -36,8 +36,8 @@ def make_rows() -> MakeRows:
         for method in methods:
             needs = method == "corel"
             changes = more.pop("changes", {})
-            spec = MethodSpec(method, "paper", {"lam": 20.0} | changes, 1, "", needs, {"method": method} if needs else {},
-                              changes=changes)  # fmt: skip
+            learned = {"method": method} if needs else {}
+            spec = MethodSpec(method, "paper", {"lam": 20.0} | changes, 1, "", needs, learned, changes=changes)
             auxiliary = "cifar100" if needs else None
             for number in m:
                 for run in range(runs):

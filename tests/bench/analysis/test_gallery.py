@@ -9,7 +9,7 @@ import pytest
 
 import methods
 from bench import table1
-from bench.analysis import gallery, page
+from bench.analysis import gallery
 from bench.data import load
 from bench.engine import published
 
@@ -44,9 +44,8 @@ class Grey(OneClassMethod):
 
 
 @pytest.fixture
-def run(tmp_path: Path, image_folder: Path, monkeypatch) -> Path:
-    """A run of a method that can reconstruct, on the three classes of coloured noise; without its page."""
-    monkeypatch.setattr(page, "write", lambda *_: None)
+def run(tmp_path: Path, image_folder: Path) -> Path:
+    """A run of a method that can reconstruct, on the three classes of coloured noise."""
     (tmp_path / "grey.py").write_text(METHOD)
     arguments = ["--datasets", f"folder:{image_folder}", "--methods", f"{tmp_path / 'grey.py'}:Grey", "--runs", "2"]
     assert (

@@ -18,6 +18,8 @@ from bench.analysis.lines import lines
 from bench.engine import published
 from bench.engine.store import columns_of
 
+pytestmark = pytest.mark.page
+
 EVIL = "<img src=x onerror=alert(1)>"
 SECTIONS = ("table", "classes", "m", "cost", "pairs", "work", "missing", "origin")
 
