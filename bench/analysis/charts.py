@@ -90,6 +90,8 @@ def _figure(height: float, width: float = _WIDTH) -> tuple[Figure, Axes]:
 
 def seconds(value: float) -> str:
     """A number of seconds in the unit that suits it."""
+    if math.isnan(value):
+        return "–"
     for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if value >= size:
             return f"{value / size:.3g} {unit}"
@@ -165,15 +167,19 @@ def heat_map(means: pd.DataFrame) -> Figure:
     if many:
         means = means.loc[means.mean(axis=1).sort_values(ascending=False).index]
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        figure, axes = _figure(min(0.25 * len(means), 8.0) + 1.7, max(4.0, min(2.4 + 0.48 * means.shape[1], 12.0)))
+        columns = [short(str(name), 26) for name in means.columns]
+        names = [short(str(name), 24) for name in means.index.get_level_values("class_name")]
+        letters = max(map(len, columns)), max(map(len, names))
+        height = min(0.25 * len(means), 8.0) + 0.9 + 0.045 * letters[0]  # with the slanted names
+        width = 0.5 + 0.48 * len(columns) + 0.055 * letters[0] + 0.075 * letters[1]
+        figure, axes = _figure(height, min(max(width, 4.0), 12.0))
         values = means.to_numpy(dtype=float)
         # one scale for all, so that pictures compare; below chance there is nothing to tell apart by eye
         image = axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0.5, vmax=1, aspect="auto")
-        axes.set_xticks(range(means.shape[1]), [short(str(name), 26) for name in means.columns], rotation=40, ha="left",
+        axes.set_xticks(range(len(columns)), columns, rotation=40, ha="left",
                         rotation_mode="anchor")  # fmt: skip
         axes.xaxis.tick_top()
         step = math.ceil(len(means) / 40)
-        names = [short(str(name), 24) for name in means.index.get_level_values("class_name")]
         axes.set_yticks(range(0, len(names), step), names[::step])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
@@ -188,7 +194,8 @@ def heat_map(means: pd.DataFrame) -> Figure:
                 axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else "#1d2328")
         bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.04, pad=0.03, aspect=40)
         bar.outline.set_visible(False)
-        bar.set_ticks([0.5, 0.6, 0.7, 0.8, 0.9, 1], labels=["≤ 0.5", "0.6", "0.7", "0.8", "0.9", "1"])
+        ticks = [0.5, 0.6, 0.7, 0.8, 0.9, 1] if len(columns) > 4 else [0.5, 0.75, 1]
+        bar.set_ticks(ticks, labels=[f"≤ {tick:g}" if tick == 0.5 else f"{tick:g}" for tick in ticks])
         bar.set_label("AUC")
         return figure
 

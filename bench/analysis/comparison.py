@@ -91,7 +91,7 @@ def class_means(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     wide = wide.reindex(columns=list(dict.fromkeys(rows["label"])))
     common = wide.dropna()
     left_out = len(wide) - len(common)
-    note = f"{left_out} of {len(wide)} draws are left out: not every method has finished them" if left_out else ""
+    note = f"{left_out} of {len(wide)} draws are left out: not every method has finished them." if left_out else ""
     return common.groupby(level=["class", "class_name"]).mean(), note
 
 

@@ -82,7 +82,7 @@ def _drawn_with() -> str:
 
 def _embedded(finished: pd.DataFrame) -> str:
     """The rows as a compressed CSV within an address: whoever has the page has what it is made from."""
-    text = typed(finished, "cells").to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    text = finished.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     return "data:application/gzip;base64," + base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
@@ -189,7 +189,7 @@ def write(
     OSError
         If a file cannot be written.
     """
-    every_line, finished = lines(rows), rows[rows["aucs"].notna()]
+    every_line, finished = lines(rows), typed(rows[rows["aucs"].notna()], "cells")
     all_lines = [line for line in every_line if len(line.cells)]
     together = groups(all_lines)
     titles = list(dict.fromkeys(line.of("dataset_title") for line in all_lines))

@@ -95,7 +95,8 @@ def test_ranks_without_tests_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0 s"), (2e-5, "20 µs"), (0.0015, "1.5 ms"), (59, "59 s"), (90, "1.5 min"), (7200, "2 h")]
+    ("value", "text"),
+    [(0, "0 s"), (math.nan, "–"), (2e-5, "20 µs"), (0.0015, "1.5 ms"), (59, "59 s"), (90, "1.5 min"), (7200, "2 h")],
 )
 def test_seconds_have_the_unit_that_suits_them(value, text):
     assert charts.seconds(value) == text

@@ -149,4 +149,4 @@ def test_only_common_draws_are_compared():
     means, note = comparison.class_means(both)
     assert means["a"].tolist() == [0.5, 0.7]
     assert means["b"].tolist() == pytest.approx([0.9, 0.3])
-    assert note == "1 of 4 draws are left out: not every method has finished them"
+    assert note == "1 of 4 draws are left out: not every method has finished them."

@@ -194,6 +194,8 @@ def test_failed_and_planned_cells(make_rows, read):
     assert "dsebm on cifar10, m = 120: 0 of 6 cells, 6 failed" in found.text["missing"]
     assert "adt on cifar10, m = 120: 4 of 6 cells" in found.text["missing"]
     assert "2 of 6 draws are left out" in found.text["pairs"]
+    assert "nan" not in found.text["table"]
+    assert "threads: 1," in found.text["origin"]
 
 
 def test_nothing_but_failures(make_rows, read):
