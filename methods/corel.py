@@ -147,6 +147,14 @@ class Corel(OneClassMethod):
         assert self._model is not None
         return self._model.score_samples(features)
 
+    def reconstruct(self, images: np.ndarray) -> np.ndarray:
+        """What the decoder makes of the codes of images: (n, 3, 32, 32) uint8 → (n, 3, 32, 32) uint8."""
+        if self._autoencoder is None:
+            raise ValueError("corel: reconstruct needs a trained encoder; call fit_auxiliary first")
+        with torch.inference_mode():
+            x = torch.from_numpy(np.array(images)).to(self.device, torch.float32).div_(255.0)
+            return self._autoencoder(x)[0].mul(255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+
     def encode(self, features: np.ndarray) -> np.ndarray:
         """The codes themselves: prepared features are codes."""
         return np.asarray(features, dtype=np.float32)

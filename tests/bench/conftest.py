@@ -73,6 +73,13 @@ def signals_as_in_a_terminal() -> Iterator[None]:
         signal.signal(number, signal.SIG_IGN)
 
 
+@pytest.fixture(autouse=True)
+def without_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the page at the end of a table, which takes longer than the table; not in tests marked ``page``."""
+    if "page" not in request.keywords:
+        monkeypatch.setattr("bench.analysis.page.write", lambda *_, **__: None)
+
+
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     """Three classes of coloured noise: 8 training and 5 test images each."""
