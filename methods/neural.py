@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from corel._checks import Check, boolean, check_fields, count, positive
+from corel._memory import keep_freed_memory
 from corel.checkpoint import Checkpoint, Stateful
 from methods.base import NonFiniteLossError, OneClassMethod
 
@@ -168,6 +169,7 @@ class NeuralMethod(OneClassMethod):
         NonFiniteLossError
             At the first loss that is NaN or infinite, and after the last step if that left such weights.
         """
+        keep_freed_memory()
         settings = self.settings
         epochs = settings.epochs if epochs is None else epochs
         path: Path | None = None if self.checkpoint_dir is None else self.checkpoint_dir / f"{phase}.pt"
