@@ -115,9 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = provenance.command(PROGRAM, arguments)
         table = report.with_provenance(pd.concat(frames, ignore_index=True), device, versions, command)
         tables.write_csv(out / "runtime.csv", table)
-        figure = plots.runtime(table)
-        for name in FILES[1:]:
-            plots.save(figure, out / name)
+        if contenders.ONE_CLOUD in set(frame["task"]):
+            figure = plots.runtime(table)
+            for name in FILES[1:]:
+                plots.save(figure, out / name)
 
     same = {"points": options.points, "dim": dim, "metric": contenders.norm_name(p), "batch": options.batch}
     try:

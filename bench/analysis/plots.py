@@ -36,7 +36,7 @@ def runtime(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table
-        Rows of the runtime study, as ``runtime.csv`` has them.
+        Rows of the runtime study, as ``runtime.csv`` has them; at least one of the task "one cloud".
     """
     of_one = table[(table["task"] == "one cloud") & ~table["contender"].str.contains("merge_edges|float64", regex=True)]
     names = list(dict.fromkeys(of_one["contender"]))
@@ -59,15 +59,14 @@ def runtime(table: pd.DataFrame) -> Figure:
     axes.minorticks_off()
     axes.grid(True, which="major", linewidth=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if names:
-        first = of_one.iloc[0]
-        _label_ends(figure, axes, of_one, styles)
-        axes.set_title(
-            f"0-dimensional Rips persistence of one cloud: {first['points']}, "
-            f"$\\mathbb{{R}}^{{{first['dim']}}}$, {first['metric']}",
-            fontsize=11,
-            loc="left",
-        )
+    first = of_one.iloc[0]
+    _label_ends(figure, axes, of_one, styles)
+    axes.set_title(
+        f"0-dimensional Rips persistence of one cloud: {first['points']}, "
+        f"$\\mathbb{{R}}^{{{first['dim']}}}$, {first['metric']}",
+        fontsize=11,
+        loc="left",
+    )
     figure.supxlabel(f"{table['command'].iloc[0]} · {table['machine'].iloc[0]}", fontsize=6, x=0.01, ha="left")
     return figure
 

@@ -8,17 +8,18 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import logging
+import multiprocessing
 import os
 import pickle
 import queue
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, Status, rpc
+from distributed import Client, Future, KilledWorker, LocalCluster, rpc
 from distributed.system import MEMORY_LIMIT
 
 from bench.engine import tasks
@@ -78,11 +79,12 @@ class Cluster:
         self._at_workers = 0
         self._again: collections.deque[_Call] = collections.deque()
         self._finished: queue.SimpleQueue[tuple[Future, _Call]] = queue.SimpleQueue()
-        workers = self._workers()
         #: Where tasks compute: "auto" on a cluster means its GPUs if it declares any.
         self.device = device
         if address is not None and device == "auto":
-            self.device = "cuda" if any(_has_gpu(worker) for worker in workers) else "cpu"
+            while not self.slots():
+                time.sleep(0.1)
+            self.device = "cuda" if any(_has_gpu(worker) for worker in self._workers()) else "cpu"
 
     def _workers(self) -> list[dict[str, Any]]:
         with self._lost_cluster():
@@ -204,6 +206,7 @@ def local_cluster(workers: int, device: str) -> Iterator[Cluster]:
     """
     _quiet()
     with dask.config.set(_CONFIGURATION):
+        others = multiprocessing.active_children()
         with _signals_blocked():
             cluster = LocalCluster(
                 n_workers=0,
@@ -215,12 +218,12 @@ def local_cluster(workers: int, device: str) -> Iterator[Cluster]:
                 silence_logs=_SILENT,
             )
         try:
-            cluster.scale(workers)  # they start while the first tasks are sent
             with Client(cluster, set_as_default=False) as client:
                 try:
+                    cluster.scale(workers)  # does not wait for them
                     yield Cluster(client, None, device)
                 except BaseException:
-                    _kill_workers(cluster)
+                    _kill_workers(cluster, others)
                     raise
         finally:
             with contextlib.suppress(Exception):
@@ -271,12 +274,13 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _kill_workers(cluster: LocalCluster) -> None:
+def _kill_workers(cluster: LocalCluster, others: Collection[multiprocessing.process.BaseProcess]) -> None:
+    """End the workers at once, those too that are just starting; ``others`` are processes that are none of them."""
     for nanny in list(cluster.workers.values()):
-        if nanny.status == Status.running and nanny.pid is not None:
-            nanny.close_gracefully()  # and does not start it again
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(nanny.pid, signal.SIGKILL)
+        nanny.close_gracefully()  # it would start its worker again
+    for process in multiprocessing.active_children():
+        if process not in others:
+            process.kill()
 
 
 def _quiet() -> None:

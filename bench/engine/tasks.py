@@ -121,8 +121,11 @@ class Outcome:
 
 
 def source() -> tuple[str, str]:
-    """Version and commit of the package in this process; no commit is known of an installed copy."""
-    commit = provenance.git_commit()
+    """Version and commit of the package in this process, as far as they are known.
+
+    Changes that are not committed do not count: a file may be edited while a run goes on.
+    """
+    commit = provenance.git_commit().removesuffix("-dirty")
     return provenance.versions().get("corel", ""), "" if commit.startswith("version ") else commit
 
 

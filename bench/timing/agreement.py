@@ -89,7 +89,7 @@ def interpreted_edges() -> MergeEdges:
     ValueError
         If the environment did not ask for the interpreter before Triton was imported.
     """
-    from corel.persistence._cuda import merge_edges
+    from corel.persistence.kernels.triton_kernels import merge_edges
     from triton import knobs
 
     if not knobs.runtime.interpret:

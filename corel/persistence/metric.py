@@ -1,7 +1,7 @@
 """Lengths under ‖·‖p, defined once, to the last bit, for every algorithm and device.
 
-All of the package compares lengths, so all of it must round them alike. The definition, for points x and y of one
-floating dtype, every operation rounded to that dtype and nothing fused or reordered:
+Algorithms compare lengths, so all of them must round lengths in the same way. This is the definition, for points x and
+y of one floating dtype; every operation is rounded to that dtype, and none is fused or reordered:
 
 ====== ================================================================================================
 p      length of x − y =: u
@@ -75,10 +75,10 @@ def norm(u: Tensor, p: float = 1.0) -> Tensor:
 
 
 def only_backward(x: Tensor) -> bool:
-    """Whether no derivative of ``x`` but that of ``backward`` and of the compiler can be asked for.
+    """Whether ``x`` can only be differentiated by ``backward``, or by what torch.compile makes of it.
 
-    A :class:`torch.autograd.Function` serves for these alone: in forward mode (dual tensors, jvp, jacfwd, hessian) it
-    loses tangents, some of them in silence.
+    Only then may an operation on it be a :class:`torch.autograd.Function`: in forward mode (dual tensors, jvp, jacfwd,
+    hessian), such a function loses tangents, and without an error where modes are nested.
     """
     if torch.compiler.is_compiling():
         return True
@@ -87,7 +87,7 @@ def only_backward(x: Tensor) -> bool:
 
 
 def _sum_in_order(terms: Tensor) -> Tensor:
-    # torch.sum adds in an order that it does not promise
+    # the order in which torch.sum adds is not specified
     return reduce(add, terms.unbind(-1))
 
 

@@ -95,12 +95,13 @@ def test_nothing_is_claimed_of_what_is_kept(capsys):
 
 @pytest.mark.parametrize("module", ["table1", "runtime", "verify_pairings", "publish"])
 def test_interrupt_while_libraries_are_imported(module, tmp_path):
+    arguments = {"publish": [str(tmp_path), "--to", str(tmp_path / "published")]}
     (tmp_path / "numpy.py").write_text(
         "import os, signal\n"
         "try:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    raise ImportError\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", f"bench.{module}"],
+        [sys.executable, "-m", f"bench.{module}", *arguments.get(module, ())],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -114,6 +115,97 @@ def test_importing_the_package_leaves_signals_alone():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
+def test_an_import_that_turns_the_interrupt_into_another_error(capsys):
+    def main(arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise RuntimeError("libraries do so") from None
+
+    assert run("x", main) == 143
+    assert capsys.readouterr().err == "\nx: stopped by SIGTERM\n"
+
+
+PROGRAM = """
+import os, signal, sys, time
+from bench.engine.command_line import loading, run
+def main(arguments):
+BODY
+    return 0
+raise SystemExit(run('x', main))
+"""
+
+
+def program(tmp_path, body: str, shell: str = "", **keywords):
+    """Run a command with such a body, in a shell with such redirections."""
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM.replace("BODY", "\n".join(f"    {line}" for line in body.splitlines())))
+    return subprocess.run(
+        f"exec '{sys.executable}' '{path}' {shell}",
+        shell=True,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(os.path.dirname(command_line.__file__)))},
+        timeout=60,
+        **keywords,
+    )
+
+
+@pytest.mark.parametrize(("pause", "kept"), [(0.0, True), (1.2, False)])
+def test_a_second_signal_does_not_wait_for_what_is_tidied_up(tmp_path, pause, kept):
+    """But one stop that is sent twice, as terminals do, is one stop."""
+    body = f"""
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+finally:
+    time.sleep({pause})
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+    print("tidied up", flush=True)
+"""
+    done = program(tmp_path, body, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == "\nx: interrupted\n"
+    assert (done.stdout == "tidied up\n") is kept
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_while_libraries_are_imported_ends_at_once(tmp_path, name):
+    body = f"""
+with loading():
+    try:
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(10)
+    except BaseException:
+        pass
+print("imported")
+"""
+    done = program(tmp_path, body, capture_output=True, text=True)
+    how = "interrupted" if name == "SIGINT" else f"stopped by {name}"
+    assert (done.returncode, done.stdout, done.stderr) == (128 + getattr(signal, name), "", f"\nx: {how}\n")
+
+
+def test_after_loading_a_signal_is_an_interrupt_again(capsys):
+    def main(arguments):
+        with command_line.loading():
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    assert run("x", main) == 130
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_missed_by_nobody(tmp_path, closed):
+    """And what is opened next does not receive what is written to them."""
+    body = f"""
+with open({str(tmp_path / "file")!r}, "w") as file:
+    print("to standard output", flush=True)
+    print("to standard error", file=sys.stderr, flush=True)
+    os.system("echo from another process; echo and there >&2")
+    file.write(f"{{sys.stdin.read() if sys.stdin else ''}}of its own")
+"""
+    assert program(tmp_path, body, closed, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+    assert (tmp_path / "file").read_text() == "of its own"
+
+
 def test_output_that_nobody_reads_ends_quietly(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
@@ -121,7 +213,7 @@ def test_output_that_nobody_reads_ends_quietly(tmp_path):
         "def main(arguments):\n    sys.stdin.read()\n    print('x' * 100_000)\n    return 0\n"
         "raise SystemExit(run('x', main))\n"
     )
-    root = os.path.dirname(os.path.dirname(command_line.__file__))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(command_line.__file__)))
     process = subprocess.Popen(
         [sys.executable, str(program)],
         env={**os.environ, "PYTHONPATH": root},

@@ -25,7 +25,9 @@ def fill(folder, cells, auc=AUC, failed=()) -> None:
                 versions={"python": "3"}, git_commit="abc",
             )  # fmt: skip
             if cell.auxiliary is not None:
-                store.add_auxiliary(cell, seconds=1 / 9, device="cpu", threads=2)
+                store.add_auxiliary(
+                    cell, seconds=1 / 9, device="cpu", threads=2, versions={"python": "3"}, git_commit="abc"
+                )
         for cell in failed:
             store.add_failure(cell, 'ValueError: a "quoted", comma')
 

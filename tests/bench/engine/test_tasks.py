@@ -253,8 +253,9 @@ def test_prepare_that_returns_no_features_is_named(task, returned, message):
     [("", "", False), ("9.9", "", True), ("", "0" * 40, True)],
 )
 def test_a_worker_with_another_version_is_refused(version, commit, refused, monkeypatch):
-    monkeypatch.setattr(tasks.provenance, "git_commit", lambda: "a" * 40)
+    monkeypatch.setattr(tasks.provenance, "git_commit", lambda: "a" * 40 + "-dirty")
     own_version, own_commit = tasks.source()
+    assert own_commit == "a" * 40
     expected = (version or own_version, commit or own_commit)
     if refused:
         with pytest.raises(ImportError, match=r"it has corel .*, and the run corel "):
