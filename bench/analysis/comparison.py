@@ -113,7 +113,6 @@ def pairs(means: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
         and note, which says why a value is NaN.
     """
     from scipy import stats
-    from statsmodels.stats.multitest import multipletests
 
     names = [str(name) for name in means.columns]
     chosen = list(combinations(names, 2)) if reference is None else [(reference, n) for n in names if n != reference]
@@ -132,6 +131,8 @@ def pairs(means: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
     table = pd.DataFrame(records, columns=["first", "second", "difference", "low", "high", "p", "p_holm", "note"])
     defined = table["p"].notna()
     if defined.any():
+        from statsmodels.stats.multitest import multipletests
+
         table.loc[defined, "p_holm"] = multipletests(table.loc[defined, "p"], alpha=ALPHA, method="holm")[1]
     return table
 

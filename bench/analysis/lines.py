@@ -177,16 +177,17 @@ class Missing:
 
 def incomplete(all_lines: Sequence[Line]) -> list[Missing]:
     """Lines that lack cells: of their plan where the rows have it, else of the runs that others of the dataset have."""
-    found = []
+    found: dict[str, Missing] = {}  # score variants of a method share their cells
     for line in all_lines:
         runs = max(other.runs for other in all_lines if where(other)[0] == where(line)[0])
-        classes = int(line.of("classes"))
-        planned, there = max(line.planned, runs * classes), len(line.cells)
+        planned, there = max(line.planned, runs * int(line.of("classes"))), len(line.cells)
         if there < planned:
+            more = command(line, runs=max(runs, 1))
+            told = f"{line.of('method')} ({line.of('changed')})" if line.of("changed") else line.of("method")
             failed = f", {line.failed} failed" if line.failed else ""
-            what = f"{line.label} on {line.of('dataset_title')}, m = {line.m}: {there} of {planned} cells{failed}"
-            found.append(Missing(what, command(line, runs=max(runs, 1))))
-    return found
+            what = f"{told} on {line.of('dataset_title')}, m = {line.m}: {there} of {planned} cells{failed}"
+            found.setdefault(more, Missing(what, more))
+    return list(found.values())
 
 
 def not_measured(all_lines: Sequence[Line]) -> list[Missing]:
@@ -200,6 +201,8 @@ def not_measured(all_lines: Sequence[Line]) -> list[Missing]:
             words = ["python", "-m", "bench.table1", "--datasets", row.dataset, "--methods", row.method]
             words += ["--train-per-class", row.train_per_class, "--profile", "paper"]
             words += ["--auxiliary", row.auxiliary] if row.auxiliary else []
+            for name, value in paper.SETTINGS.get(row.method, {}).items():
+                words += ["--set", f"{row.method}.{name}={value}"]
             learned = f", auxiliary {row.auxiliary}" if row.auxiliary else ""
             what = f"{row.method} on {row.dataset}, m = {row.train_per_class}{learned}: {row.auc:.2f} in the paper"
             found.append(Missing(what, shlex.join(words)))

@@ -84,6 +84,7 @@ def test_every_part_is_there(make_rows, read, tmp_path, monkeypatch):
     assert "gallery.npz" in found.text["work"]
     assert "Every line has all classes" in found.text["missing"]
     assert "python -m bench.table1 --datasets cifar10 --methods adt" in found.text["missing"]
+    assert "--methods dagmm --train-per-class all --profile paper --set dagmm.mixture=code" in found.text["missing"]
     assert "torch==2.6" in found.text["origin"]
     for name in ("cifar10-auc", "cifar10-m120-by-class", "cifar10-over-m", "cifar10-m20-ranks", "cifar10-m120-seconds"):
         for kind in ("png", "pdf"):
@@ -210,6 +211,15 @@ def test_runs_that_others_have_are_missing(make_rows, read):
     missing = read(rows).text["missing"]
     assert "dsebm on cifar10, m = 120: 3 of 9 cells" in missing
     assert "--runs 3" in missing
+
+
+def test_variants_of_a_score_lack_the_same_cells_once(make_rows, read):
+    rows = pd.concat(
+        [make_rows(["corel"], runs=2), make_rows(["adt"], runs=1, auc=lambda *_: {"dirichlet": 0.8, "softmax": 0.7})],
+        ignore_index=True,
+    )
+    missing = read(rows).text["missing"]
+    assert missing.count("adt on cifar10, m = 120: 3 of 6 cells") == 1
 
 
 def test_part_of_the_test_images_is_said(make_rows, read):
