@@ -252,7 +252,7 @@ def test_failed_cells_are_named(drawn, command, monkeypatch, capsys):
     assert command("fig5", words=["--runs", "3"], out="cells") == 1
     monkeypatch.undo()
     err = capsys.readouterr().err
-    assert "fig5: failed: RuntimeError: 12 of 12 cells failed, the first with ValueError: of this cell" in err
+    assert "fig5: failed: RuntimeError: 18 of 18 cells failed, the first with ValueError: of this cell" in err
 
 
 def test_an_encoder_without_history_is_named(drawn, command, capsys):

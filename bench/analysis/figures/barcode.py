@@ -33,10 +33,11 @@ def draw(study: Study) -> Picture:
     states = {"before training": initial_codes(training.method, images), "after training": training.encode(images)}
     figure = Figure(figsize=(7.2, 3.4))
     rows = []
-    for axes, (state, codes) in zip(figure.subplots(1, 2, sharex=True, sharey=True), states.items(), strict=True):
-        deaths = death_times(torch.from_numpy(codes[0])).numpy()
+    barcodes = {state: death_times(torch.from_numpy(codes[0])).numpy() for state, codes in states.items()}
+    longest = 1.05 * max(settings.eta, *(deaths[-1] for deaths in barcodes.values()))
+    for axes, (state, deaths) in zip(figure.subplots(1, 2, sharey=True), barcodes.items(), strict=True):
         axes.hlines(range(1, len(deaths) + 1), 0, deaths, **_BAR)
-        _frame(axes, settings.eta, len(deaths))
+        _frame(axes, settings.eta, len(deaths), longest)
         axes.set_title(f"{state}\nα, mean, β = {deaths.min():.2f}, {deaths.mean():.2f}, {deaths.max():.2f}")
         rows.append(pd.DataFrame({"state": state, "branch": 1, "bar": range(1, len(deaths) + 1), "death": deaths}))
     figure.axes[0].set_ylabel("bar, by length")
@@ -80,7 +81,7 @@ def animation(points: Tensor, clouds: list[Tensor]) -> list[Image.Image]:
     batch = torch.arange(0, len(points), len(points) // three_gaussians.BATCH)
     figure = Figure(figsize=(7.2, 3.2))
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
-    reach = 1.05 * torch.stack([cloud - cloud.mean(0) for cloud in clouds]).abs().amax().item()
+    reach = 1.15 * max((cloud - cloud.mean(0)).abs().quantile(0.995).item() for cloud in clouds)
     left.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
     left.spines[:].set_visible(False)
     faint = left.scatter([], [], s=5, color="#c9d1d8", linewidth=0)
@@ -89,8 +90,8 @@ def animation(points: Tensor, clouds: list[Tensor]) -> list[Image.Image]:
     dots = [left.scatter([], [], s=26, color=colour, marker=marker, linewidth=0, zorder=3)
             for colour, marker in three_gaussians.LOOKS]  # fmt: skip
     longest = max(death_times(cloud[batch]).amax().item() for cloud in clouds)
-    _frame(right, three_gaussians.ETA, len(batch) - 1)
-    right.set(xlim=(0, 1.05 * longest), yticks=[])
+    _frame(right, three_gaussians.ETA, len(batch) - 1, 1.05 * longest)
+    right.set_yticks([])
     bars = right.hlines(range(1, len(batch)), 0, [1] * (len(batch) - 1), **_BAR | {"linewidth": 2.0})
     frames = []
     for step, cloud in zip(STEPS, clouds, strict=True):
@@ -108,8 +109,8 @@ def animation(points: Tensor, clouds: list[Tensor]) -> list[Image.Image]:
     return frames
 
 
-def _frame(axes: Axes, eta: float, bars: int) -> None:
-    axes.axvline(eta, **style.REFERENCE)
-    axes.text(eta, bars + 0.4, f" η = {eta:g}", va="top", ha="left", rotation=90)
-    axes.set(xlabel="distance", xlim=(0, None), ylim=(0, bars + 1))
+def _frame(axes: Axes, eta: float, bars: int, longest: float) -> None:
+    axes.axvline(eta, **style.REFERENCE | {"zorder": 4})
+    axes.text(eta, 0.02, f" η = {eta:g}", transform=axes.get_xaxis_transform())  # below, bars are short
+    axes.set(xlabel="distance", xlim=(0, longest), ylim=(0, bars + 1))
     axes.grid(axis="y", visible=False)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from bench.analysis import style
 from bench.analysis.figures.picture import Picture
@@ -38,13 +39,15 @@ def draw(study: Study) -> Picture:
                              "least": least, "lower_5_percent": low, "median": median, "upper_5_percent": high,
                              "share_with_bound": (count >= m - b + 1).mean()})  # fmt: skip
     table = pd.DataFrame(rows)
+    share = table[table["m"] == sizes[-1]].groupby("radius_is")["share_with_bound"].mean() * 100
     figure = _figure(table, b)
     caption = (
         f"Neighbours of a point in a branch, among m training images of {study.auxiliary.title}, within β̂, the mean "
         f"over batches of {b} of the largest death (left), and within the largest death of any batch (right): medians "
         "over points and branches, the range of 90 % of the points (band), and the point with the fewest. Corollary 1 "
         "promises every point m − b + 1 neighbours if *all* subsets of b points are α-β-connected; training controls "
-        "random batches alone, and the figure shows how far the promise holds all the same."
+        f"random batches alone. Of all points among {sizes[-1]:,}, {share['beta_mean']:.1f} % have so many within β̂, and "
+        f"{share['beta_max']:.1f} % within the largest death."
     )
     return Picture(figure, {"": table}, caption, [training.about, f"random batches and subsets: {study.local()}"])
 
@@ -66,9 +69,10 @@ def _figure(table: pd.DataFrame, b: int) -> Figure:
         axes.plot(m, found["least"].min(), color=style.COLOURS[1], marker="v", markersize=4.5, linestyle="--",
                   linewidth=1.3, label="the fewest")  # fmt: skip
         axes.plot(m, found["bound"].first(), **style.REFERENCE | {"linewidth": 1.4}, label=f"m − b + 1, b = {b}")
-        axes.set(title=title, xlabel="points, m")
-        axes.set_ylim(0, None)
-        axes.locator_params(nbins=6)
+        style.plain_log_axis(axes, "x")
+        axes.set_yscale("symlog", linthresh=1)  # a point may have no neighbour
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.set(title=title, xlabel="points, m", ylim=(-0.2, None))
     figure.axes[0].set_ylabel("neighbours of a point")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.6)
