@@ -122,7 +122,7 @@ def plot_barcode(diagrams: Diagram | Iterable[Diagram], ax: Axes | None = None, 
     """
     all_diagrams, ax = _diagrams(diagrams), _axes(ax)
     style = normalize_kwargs(style, LineCollection)
-    arrays = [diagram.numpy() for diagram in all_diagrams]
+    arrays = [diagram.numpy().astype(float) for diagram in all_diagrams]
     _, high = _range(np.concatenate([np.zeros((0, 2)), *arrays]))
     end, height = 1.05 * high, 0
     thickness = float(np.clip(150 / max(1, sum(map(len, arrays))), 0.5, 4))
@@ -131,7 +131,8 @@ def plot_barcode(diagrams: Diagram | Iterable[Diagram], ax: Axes | None = None, 
         look = {"color": _of(_COLOURS, diagram), "linewidth": thickness, "label": _label(diagram), **style}
         bars = ax.hlines(heights, births, np.minimum(deaths, end), **look)
         never = heights[np.isinf(deaths)]
-        ax.plot(np.full(len(never), end), never, ">", color=bars.get_color()[0], markersize=5, clip_on=False)
+        if len(never):  # a line of no points, not clipped, would upset layouts
+            ax.plot(np.full(len(never), end), never, ">", color=bars.get_color()[0], markersize=5, clip_on=False)
         height += len(array)
     ax.set(xlabel="length ε", xlim=(0, end), ylim=(-1, max(1, height)), yticks=[])
     ax.spines[["top", "right", "left"]].set_visible(False)
