@@ -95,7 +95,9 @@ def test_barcode(diagrams, ax):
     (arrow,) = ax.get_lines()
     assert arrow.get_marker() == ">"
     assert arrow.get_xydata().tolist() == [[end, 4]]
-    assert legend(ax) == ["dimension 2: no classes", "dimension 1", "dimension 0"]  # as they are from top to bottom
+    assert legend(ax) == ["dimension 0", "dimension 1", "dimension 2: no classes"]
+    box = ax.get_legend().get_window_extent()
+    assert box.y0 >= ax.get_window_extent().y1  # above the axes, where it hides no bar
     assert ax.get_ylim()[0] < 0
     assert ax.get_ylim()[1] > 5
 
