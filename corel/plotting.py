@@ -89,7 +89,7 @@ def plot_diagram(diagrams: Diagram | Iterable[Diagram], ax: Axes | None = None, 
     ax.set(xlim=(bottom, high + margin), ylim=(bottom, bottom + (high - bottom) / _HIGHEST), aspect="equal")
     ax.axline((low, low), slope=1, color=_GREY, linewidth=1, zorder=1)
     ax.set(xlabel="birth (length ε)", ylabel="death (length ε)")
-    _explain(ax, all_diagrams)
+    _explain(ax, all_diagrams, loc="lower right")  # below the diagonal, where no class can be
     return ax
 
 
@@ -122,7 +122,7 @@ def plot_barcode(diagrams: Diagram | Iterable[Diagram], ax: Axes | None = None, 
     """
     all_diagrams, ax = _diagrams(diagrams), _axes(ax)
     style = normalize_kwargs(style, LineCollection)
-    arrays = [diagram.numpy() for diagram in all_diagrams]
+    arrays = [diagram.numpy().astype(float) for diagram in all_diagrams]
     _, high = _range(np.concatenate([np.zeros((0, 2)), *arrays]))
     end, height = 1.05 * high, 0
     thickness = float(np.clip(150 / max(1, sum(map(len, arrays))), 0.5, 4))
@@ -131,11 +131,12 @@ def plot_barcode(diagrams: Diagram | Iterable[Diagram], ax: Axes | None = None, 
         look = {"color": _of(_COLOURS, diagram), "linewidth": thickness, "label": _label(diagram), **style}
         bars = ax.hlines(heights, births, np.minimum(deaths, end), **look)
         never = heights[np.isinf(deaths)]
-        ax.plot(np.full(len(never), end), never, ">", color=bars.get_color()[0], markersize=5, clip_on=False)
+        if len(never):  # a line of no points, not clipped, would upset layouts
+            ax.plot(np.full(len(never), end), never, ">", color=bars.get_color()[0], markersize=5, clip_on=False)
         height += len(array)
     ax.set(xlabel="length ε", xlim=(0, end), ylim=(-1, max(1, height)), yticks=[])
     ax.spines[["top", "right", "left"]].set_visible(False)
-    _explain(ax, all_diagrams, reverse=True)
+    _explain(ax, all_diagrams, loc="lower left", bbox_to_anchor=(0, 1), ncols=max(1, len(all_diagrams)))
     return ax
 
 
@@ -178,8 +179,8 @@ def _label(diagram: Diagram) -> str:
 
 
 def _explain(ax: Axes, diagrams: list[Diagram], **options: Any) -> None:
-    """The legend, below the diagonal of a diagram, where no class can be; and a word where there is nothing to see."""
+    """The legend, and a word where there is nothing to see."""
     if diagrams:
-        ax.legend(frameon=False, loc="lower right", **options)
+        ax.legend(frameon=False, **options)
     if not any(len(diagram.points) for diagram in diagrams):
         ax.text(0.5, 0.5, "no classes", color=_GREY, ha="center", va="center", transform=ax.transAxes)
