@@ -169,6 +169,12 @@ class Corel(OneClassMethod):
             x = torch.from_numpy(np.array(images)).to(self.device, torch.float32).div_(255.0)
             return self._autoencoder(x)[0].mul(255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
+    def parameters(self) -> int:
+        """Parameters of the encoder, which all classes share."""
+        with standard_torch(), torch.device("meta"):
+            encoder = Autoencoder(self.settings.branches, self.settings.branch_dim).encoder
+        return sum(parameter.numel() for parameter in encoder.parameters())
+
     def encode(self, features: np.ndarray) -> np.ndarray:
         """The codes themselves: prepared features are codes."""
         return np.asarray(features, dtype=np.float32)

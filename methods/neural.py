@@ -122,6 +122,11 @@ class NeuralMethod(OneClassMethod):
             torch.default_generator.manual_seed(self.seed)
             return make().to(self.device)
 
+    def parameters(self) -> int | None:
+        """Parameters of the networks that are kept for scoring."""
+        networks = [value for value in vars(self).values() if isinstance(value, nn.Module)]
+        return sum(parameter.numel() for network in networks for parameter in network.parameters()) or None
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.autocast)
 

@@ -76,6 +76,11 @@ class Line:
         """Mean seconds of fitting one class and scoring the test images."""
         return float((self.cells["fit_seconds"] + self.cells["score_seconds"]).mean())
 
+    @property
+    def parameters(self) -> float:
+        """Trained parameters that a model of one class scores with; NaN where the method does not say."""
+        return float(pd.to_numeric(self.cells["parameters"]).mean())
+
 
 def lines(rows: pd.DataFrame) -> list[Line]:
     """Group rows into the lines of the table: datasets and methods in the order of their appearance, then by m.

@@ -201,11 +201,13 @@ def write(
             sections.over_m(t, [line for line in all_lines if line.of("dataset_title") == t], look) for t in titles
         ],
         "seconds": [sections.cost(group, trained, look) for group in together],
+        "parameters": [sections.parameters(group, look) for group in together],
         "comparisons": [sections.compared(group, look) for group in together],
         "gallery": sections.at_work(gallery),
     }
     pictures = _unique([*content["intervals"], *content["by_class"], *content["over_m"], *content["seconds"],
-                        *(c.picture for c in content["comparisons"]), *content["gallery"]])  # fmt: skip
+                        *content["parameters"], *(c.picture for c in content["comparisons"]),
+                        *content["gallery"]])  # fmt: skip
     figures = {picture.name: picture.figure for picture in pictures if picture.figure is not None}
     environments = _environments(finished)
     content |= {
@@ -216,7 +218,6 @@ def write(
         "finished": max(finished["finished"], default="")[:10],
         "profiles": sorted(set(rows["profile"]) - {"any"}),
         "sources": sources,
-        "parameters": sections.PARAMETERS,
         "failed": rows[rows["aucs"].isna() & rows["error"].notna()].to_dict("records"),
         "incomplete": incomplete(every_line),
         "not_measured": not_measured(all_lines),

@@ -65,6 +65,7 @@ def _table(chosen: Iterable[Line]) -> pd.DataFrame:
                 "paper_auc": line.paper,
                 "authors_auc": line.authors,
                 "seconds": line.seconds,
+                "parameters": line.parameters,
             }
             for line in chosen
         ]
@@ -128,6 +129,20 @@ def cost(group: Sequence[Line], trainings: pd.DataFrame, look: Looks) -> Picture
     return Picture(f"{_slug(title)}-m{m}-seconds", f"AUC against seconds, {title}, m = {m}", caption, figure)
 
 
+def parameters(group: Sequence[Line], look: Looks) -> Picture:
+    title, m = where(group[0])
+    name, heading = f"{_slug(title)}-m{m}-parameters", f"AUC against parameters, {title}, m = {m}"
+    table = _table(group)
+    known = table["parameters"].notna()
+    untold = ", ".join(dict.fromkeys(table.loc[~known, "label"]))
+    if not known.any():
+        return Picture(name, heading, f"{title}, m = {m}: no method here says how many parameters it has.")
+    caption = f"{title}, m = {m}. Trained parameters that a model of one class scores with."
+    if untold:
+        caption += f" Without a number of them: {untold}."
+    return Picture(name, heading, caption, charts.cost(table[known], "parameters", look))
+
+
 def compared(group: Sequence[Line], look: Looks) -> Comparison:
     title, m = where(group[0])
     cells = pd.concat([line.cells.assign(label=line.label) for line in group])
@@ -181,10 +196,3 @@ def at_work(path: Path | None) -> list[Picture]:
                 "lowest scores. Dark frames: mistakes, of another class among the most, of this class among the least.",
                 extremes),
     ]  # fmt: skip
-
-
-PARAMETERS = Picture(
-    "parameters",
-    "AUC against parameters",
-    "AUC against the number of parameters: rows do not say how many a method has.",
-)

@@ -178,6 +178,7 @@ def execute(
                     aucs=outcome.aucs,
                     fit_seconds=outcome.fit_seconds,
                     score_seconds=outcome.score_seconds,
+                    parameters=outcome.parameters,
                     device=outcome.device,
                     threads=options.threads,
                     versions=outcome.versions,

@@ -114,6 +114,7 @@ class Outcome:
     aucs: dict[str, float] = dataclasses.field(default_factory=dict)
     fit_seconds: float = 0.0
     score_seconds: float = 0.0
+    parameters: int | None = None
     device: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     git_commit: str = ""
@@ -187,12 +188,29 @@ def run_task(task: Task) -> Outcome:
             fitted = time.perf_counter()
             variants = _checked_variants(method.score_variants(test), len(labels))
             scored = time.perf_counter()
+            parameters = _parameters(method)
             aucs = {name: _best_auc(labels == cell.class_index, scores) for name, scores in variants.items()}
             if alone:
                 shutil.rmtree(folder, ignore_errors=True)
     except (Exception, SystemExit) as error:  # whatever a method does wrong must cost its own cell only
         return Outcome(error=one_line(error))
-    return Outcome(aucs, fitted - started, scored - fitted, **_provenance(conditions))
+    return Outcome(aucs, fitted - started, scored - fitted, parameters, **_provenance(conditions))
+
+
+def _parameters(method: methods.OneClassMethod) -> int | None:
+    """How many parameters a fitted method says that it has.
+
+    Raises
+    ------
+    TypeError
+        If that is not a whole number.
+    """
+    given = method.parameters()
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | np.integer):
+        raise TypeError(f"parameters: the method returned {given!r}; accepted are whole numbers and None")
+    return int(given)
 
 
 def prepare(preparation: Preparation) -> Prepared:

@@ -244,3 +244,9 @@ def test_digits_are_told_apart():
         method.fit(train_codes[labels[:1300] == digit][:100])
         aucs.append(roc_auc_score(labels[1300:] == digit, method.score_samples(test_codes)))
     assert np.mean(aucs) > 0.85
+
+
+def test_parameters_are_those_of_the_encoder():
+    assert methods.create("corel").parameters() == 113_888  # the block-diagonal encoder of the paper's settings
+    assert methods.create("sklearn:IsolationForest@corel").parameters() == 113_888
+    assert methods.create("sklearn:IsolationForest").parameters() is None

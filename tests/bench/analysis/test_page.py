@@ -76,10 +76,17 @@ def test_every_part_is_there(make_rows, read, tmp_path, monkeypatch):
     for expected in ("corel", "0.76", "0.7549", "within", "outside", "lam=20", "method", "f" * 64, "E1", "--auxiliary"):
         assert expected in table, expected
     pictures = [attributes["aria-label"] for tag, attributes in found.elements if tag == "svg"]
-    for expected in ("AUC on", "AUC by class", "AUC over m", "AUC against seconds", "Average ranks"):
+    for expected in (
+        "AUC on",
+        "AUC by class",
+        "AUC over m",
+        "AUC against seconds",
+        "AUC against parameters",
+        "Average ranks",
+    ):
         assert any(name.startswith(expected) for name in pictures), expected
     assert "77 s, once, for what corel learns from cifar100" in found.text["cost"]
-    assert "number of parameters: rows do not say" in found.text["cost"]
+    assert "Without a number of them: dsebm" in found.text["cost"]
     assert "corel − dsebm" in found.text["pairs"]
     assert "gallery.npz" in found.text["work"]
     assert "Every line has all classes" in found.text["missing"]
@@ -235,7 +242,7 @@ def test_two_datasets_whose_titles_make_the_same_name(make_rows, read):
     )
     found = read(rows)
     names = [attributes["id"] for tag, attributes in found.elements if tag == "figure"]
-    assert len(names) == 6
+    assert len(names) == len(set(names)) == 8
     assert len(set(names)) == len(names)
 
 
