@@ -46,8 +46,8 @@ def draw(study: Study) -> Picture:
         f"over batches of {b} of the largest death (left), and within the largest death of any batch (right): medians "
         "over points and branches, the range of 90 % of the points (band), and the point with the fewest. Corollary 1 "
         "promises every point m − b + 1 neighbours if *all* subsets of b points are α-β-connected; training controls "
-        f"random batches alone. Of all points among {sizes[-1]:,}, {share['beta_mean']:.1f} % have so many within β̂, and "
-        f"{share['beta_max']:.1f} % within the largest death."
+        f"random batches alone. Of all points among {sizes[-1]:,}, {share['beta_mean']:.1f} % have so many within β̂, "
+        f"and {share['beta_max']:.1f} % within the largest death."
     )
     return Picture(figure, {"": table}, caption, [training.about, f"random batches and subsets: {study.local()}"])
 
