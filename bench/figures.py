@@ -76,10 +76,8 @@ def _command(name: str, options: argparse.Namespace) -> str:
         value = getattr(options, option)
         if value == getattr(defaults, option):
             continue
-        parts = value if isinstance(value, list) else [value]
-        words += (
-            [w for part in parts for w in ("--set", part)] if option == "set" else [f"--{option}", *map(str, parts)]
-        )
+        for group in [[change] for change in value] if option == "set" else [value]:
+            words += [f"--{option}", *map(str, group if isinstance(group, list) else [group])]
     return shlex.join(words)
 
 
@@ -91,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in given:
             data.check_name(name, argument)
     out = writable_directory(options.out)
+    writable_directory(out / "cache")
     folder = writable_directory(out / "figures", [f"{name}.{kind}" for name in names for kind in ("png", "pdf", "md")])
 
     with loading():
@@ -106,9 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from corel._device import resolve_device
 
     if len(method_specs(["corel"], options.profile, options.set)) > 1:
-        raise ValueError(
-            "--set: got more than one value for a setting; accepted is one, since a figure has one encoder"
-        )
+        raise ValueError("--set: got more than one value for a setting; accepted is one: a figure has one encoder")
     threads = options.threads or default_threads(options.profile)
     rows = published.merge([(name, published.read_rows(Path(name), "--from")) for name in options.published])
     study = Study(
@@ -123,8 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             started, entry = time.monotonic(), FIGURES[name]
             try:
-                with matplotlib.rc_context(style.STYLE):
+                with loading():
                     module = importlib.import_module(f"bench.analysis.figures.{entry.module}")
+                with matplotlib.rc_context(style.STYLE):
                     by = f"drawn by `{_command(name, options)}`; commit {provenance.git_commit()}; {versions}"
                     files = picture.write(name, module.draw(study, **entry.options), folder, by)
             except Exception as error:  # it costs no other figure
@@ -136,10 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             drawn += 1
             print(f"{name}: {', '.join(files)}; {time.monotonic() - started:.0f} s", flush=True)
     except KeyboardInterrupt as interrupt:
-        told = f"{interrupt}; " if str(interrupt) else ""
-        raise KeyboardInterrupt(
-            f"{told}{drawn} of {len(names)} figures are drawn, and what they need is kept"
-        ) from None
+        told = f"{drawn} of {len(names)} figures are drawn, and what they need is kept"
+        raise KeyboardInterrupt("; ".join(filter(None, [str(interrupt), told]))) from None
     finally:
         torch.set_num_threads(before)
     print(f"{drawn} figures drawn, {failed} failed; in {folder}")
