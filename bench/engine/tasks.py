@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 import methods
 from bench.engine import protocol, provenance
@@ -324,10 +326,16 @@ def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        with threadpool_limits(limits=count):
+        with _pools(len(sys.modules)).limit(limits=count):
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@functools.lru_cache(maxsize=1)
+def _pools(modules: int) -> ThreadpoolController:
+    """The thread pools of this process, looked for again where more ``modules`` are imported: it takes milliseconds."""
+    return ThreadpoolController()
 
 
 @contextlib.contextmanager
