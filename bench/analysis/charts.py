@@ -26,35 +26,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from bench.analysis import plots
 from bench.analysis.comparison import Ranks
+from bench.analysis.style import COLOURS, DASHES, MARKERS, STYLE
 
-STYLE: dict[Any, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#8a939b",
-    "axes.grid": True,
-    "axes.labelcolor": "#3c444b",
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "grid.color": "#e3e7ea",
-    "grid.linewidth": 0.7,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "lines.solid_capstyle": "round",
-    "pdf.fonttype": 42,
-    "svg.fonttype": "none",
-    "text.color": "#1d2328",
-    "text.parse_math": False,
-    "xtick.color": "#3c444b",
-    "xtick.major.size": 3,
-    "ytick.color": "#3c444b",
-    "ytick.major.size": 0,
-}
-#: Okabe and Ito's palette, which the colour-blind tell apart; yellow is too light for a line on white.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5b6670")
-_MARKERS = "osD^vPX<>ph"
-_DASHES = ("-", "--", "-.", ":")
 _WIDTH = 5.6
 
 
@@ -71,7 +44,7 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
     """A look for each method; ours is the first."""
     ordered = sorted(dict.fromkeys(names), key=lambda name: not name.startswith("corel"))
     return {
-        name: Look(_COLOURS[k % 7], _MARKERS[k % 11], _DASHES[(k // 7 + k) % 4] if k else "-")
+        name: Look(COLOURS[k % 7], MARKERS[k % 11], DASHES[(k // 7 + k) % 4] if k else "-")
         for k, name in enumerate(ordered)
     }
 
