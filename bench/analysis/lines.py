@@ -79,7 +79,7 @@ class Line:
     @property
     def parameters(self) -> float:
         """Trained parameters that a model of one class scores with; NaN where the method does not say."""
-        return float(pd.to_numeric(self.cells["parameters"]).mean())
+        return float(self.cells["parameters"].astype("float64").mean())
 
 
 def lines(rows: pd.DataFrame) -> list[Line]:

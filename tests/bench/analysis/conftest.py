@@ -52,12 +52,13 @@ def make_rows() -> MakeRows:
                             aucs = auc(*where) if auc else {"": round(generator.uniform(0.6, 0.9), 6)}
                             row |= {
                                 "auc": next(iter(aucs.values())), "aucs": json.dumps(aucs), "fit_seconds": 1.5,
-                                "score_seconds": 0.25, "parameters": 113_888 if needs else None,
+                                "score_seconds": 0.25, "parameters": 113_888 if needs else pd.NA,
                                 "device": "cpu (example)", "threads": 1,
                                 "versions": canonical_json({"python": "3.11", "torch": "2.6"}), "git_commit": "c" * 40,
                                 "command": "python -m bench.table1", "finished": "2026-01-02T03:04:05+00:00",
                             }  # fmt: skip
                         records.append(row)
-        return pd.DataFrame(records, columns=[*columns_of("cells"), "cell", "error"])
+        rows = pd.DataFrame(records, columns=[*columns_of("cells"), "cell", "error"])
+        return rows.astype({"parameters": "Int64"})
 
     return make
