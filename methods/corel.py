@@ -66,7 +66,7 @@ class Corel(OneClassMethod):
     """Ball counts of codes with controlled connectivity (§5, Eq. 6, Algorithm 4)."""
 
     name = "corel"
-    profiles: ClassVar = {"paper": CorelSettings(), "quick": CorelSettings(epochs=10)}
+    profiles: ClassVar = {"paper": CorelSettings(), "quick": CorelSettings(epochs=6)}
     needs_auxiliary = True
     version = 2
 
