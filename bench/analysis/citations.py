@@ -63,7 +63,11 @@ def check_page(page: Path, *, every_number: bool) -> list[str]:
             continue
         if fenced or not line.strip():
             continue
-        if mark := _MARK.fullmatch(line):
+        mark = _MARK.fullmatch(line)
+        if marked is not None and not _is_row(line):
+            say(marked[0], "no table follows")
+            marked = None
+        if mark:
             marked = (number, mark[1])
         elif _is_row(line):
             end = number
@@ -77,9 +81,6 @@ def check_page(page: Path, *, every_number: bool) -> list[str]:
                         _check_text(page.parent, text, at, _IN_TABLES if every_number else None, say)
             marked, number = None, end
         else:
-            if marked is not None:
-                say(marked[0], "no table follows")
-                marked = None
             _check_text(page.parent, line, number, _IN_TEXT if every_number else None, say)
     if marked is not None:
         say(marked[0], "no table follows")

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from bench import data
-from bench.engine.cells import Cell, MethodSpec, canonical_json, method_spec
+from bench.engine.cells import Cell, MethodSpec, canonical_json, described, method_spec
 from bench.engine.cores import available_cores
 from bench.engine.execute import Options, execute
 from bench.engine.store import Rows, Store
@@ -231,7 +231,8 @@ class Recomputation:
             key = cell.auxiliary_key
             if not cell.method.needs_auxiliary or _state(self._training(key)) is None:
                 continue
-            name = f"{cell.method.auxiliary_settings.get('method', cell.method.name)} on {cell.auxiliary}"
+            settings = described(cell.method.changes)
+            name = f"{cell.method.name}{f' ({settings})' if settings else ''} on {cell.auxiliary}"
             if key in self.taken and _state(self._training(key)) == before[key]:
                 self.taken[key] = name
             else:
