@@ -42,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts.insert(0, (options.to, published.read_rows(to, "--to")))
     rows = published.merge(parts)
     commands = list(dict.fromkeys(rows.cells.sort_values(["finished", "command"])["command"]))
-    files = {f"command{'' if number == 1 else f'-{number}'}": line for number, line in enumerate(commands, 1)}
+    names = [f"command{'' if number == 1 else f'-{number}'}" for number in range(1, len(commands) + 1)]
+    files = {
+        name: command_file(line, shlex.quote((to / name).as_posix()))
+        for name, line in zip(names, commands, strict=True)
+    }
     try:
         writable_directory(options.to, [*published.FILES.values(), "table1.csv", "table1.md", *files])
     except ValueError as error:
@@ -53,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stale in to.glob("command*"):
         if re.fullmatch(r"command(-\d+)?", stale.name) and stale.name not in files:
             stale.unlink()
-    for name, line in files.items():
-        tables.write_text(to / name, command_file(line, shlex.quote((to / name).as_posix())))
+    for name, text in files.items():
+        tables.write_text(to / name, text)
     print(tables.to_text(tables.for_people(table)))
     print(
         f"\n{len(rows.cells)} cells and {len(rows.auxiliaries)} trainings on auxiliary images; written to {to}: "
