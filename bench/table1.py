@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.analysis import gallery, page, tables
         from bench.analysis.progress import RowsAsTheyFinish
         from bench.engine import overview, provenance
+        from bench.engine.cells import printable
         from bench.engine.cores import available_cores, default_threads
         from bench.engine.execute import Options, execute
         from bench.engine.store import STORE_FILE, Store
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     datasets, cells = _plan(options)
     threads = options.threads or default_threads(options.profile)
     workers = options.workers or (1 if device.type == "cuda" else max(1, available_cores() // threads))
-    command = portable_command(options)
+    command = printable(portable_command(options))
 
     with Store.copy(out / STORE_FILE) if options.dry_run else Store(out / STORE_FILE, command) as store:
         keys = [cell.key for cell in cells]
@@ -109,10 +110,12 @@ def _plan(options: argparse.Namespace) -> tuple[dict[str, Dataset], list[Cell]]:
     import methods
     from bench import data
     from bench.engine.cells import plan
+    from bench.engine.isolation import process_unchanged
     from bench.engine.settings import method_specs
 
     # What is cheap to check comes first: a wrong name must not cost a decoding of images.
-    specs = method_specs(_unique(options.methods or methods.available()), options.profile, options.set)
+    with process_unchanged():  # by the files of methods, and by packages that add some
+        specs = method_specs(_unique(options.methods or methods.available()), options.profile, options.set)
     for argument, names in (("--datasets", options.datasets), ("--auxiliary", options.auxiliary or [])):
         for name in names:
             data.check_name(name, argument)

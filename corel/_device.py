@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from corel import _checks
+
+_ACCEPTED = "'auto', 'cpu', 'cuda' and 'cuda:N'"
+
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """Return the device that ``device`` names.
@@ -22,11 +26,13 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if not isinstance(device, str | torch.device):
+            raise TypeError("accepted are names and devices")  # PyTorch takes a number for a GPU
         resolved = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device: got {device!r}; accepted are 'auto', 'cpu', 'cuda' and 'cuda:N'") from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(_checks.got("device", device, _ACCEPTED)) from error
     if resolved.type not in ("cpu", "cuda") or (resolved.type == "cpu" and resolved.index not in (None, 0)):
-        raise ValueError(f"device: got {device!r}; accepted are 'auto', 'cpu', 'cuda' and 'cuda:N'")
+        raise ValueError(_checks.got("device", device, _ACCEPTED))
     if resolved.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(f"device: got {device!r}, but PyTorch finds no CUDA GPU here; use 'cpu' or 'auto'")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -90,19 +91,20 @@ class Checkpoint:
             return 0, None
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
+            if state["key"] != self.key or set(state["parts"]) != set(parts):
+                return 0, None
         except Exception:  # no file, or any damage to it: there is no usable checkpoint
             return 0, None
-        if state.get("key") != self.key or set(state["parts"]) != set(parts):
+        before = copy.deepcopy(_states(parts))
+        try:
+            _restore(parts, state["parts"])
+            torch.set_rng_state(state["rng"])
+            if torch.cuda.is_available() and state["cuda_rng"]:
+                torch.cuda.set_rng_state_all(state["cuda_rng"])
+            return int(state["epoch"]), state["extra"]
+        except Exception:  # under the right key, but nothing that save() wrote
+            _restore(parts, before)
             return 0, None
-        for name, part in parts.items():
-            if isinstance(part, torch.Generator):
-                part.set_state(state["parts"][name])
-            else:
-                part.load_state_dict(state["parts"][name])
-        torch.set_rng_state(state["rng"])
-        if torch.cuda.is_available() and state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        return state["epoch"], state["extra"]
 
     def save(self, epoch: int, *, extra: Any = None, **parts: Stateful | torch.Generator) -> None:
         """Write ``parts`` as they are after ``epoch`` finished epochs.
@@ -117,10 +119,7 @@ class Checkpoint:
             "extra": extra,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "parts": {
-                name: part.get_state() if isinstance(part, torch.Generator) else part.state_dict()
-                for name, part in parts.items()
-            },
+            "parts": _states(parts),
         }
         write_atomically(self.path, lambda stream: torch.save(state, stream))
 
@@ -149,3 +148,18 @@ class Checkpoint:
         """Delete the file, if there is one."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def _states(parts: Mapping[str, Stateful | torch.Generator]) -> dict[str, Any]:
+    return {
+        name: part.get_state() if isinstance(part, torch.Generator) else part.state_dict()
+        for name, part in parts.items()
+    }
+
+
+def _restore(parts: Mapping[str, Stateful | torch.Generator], states: Mapping[str, Any]) -> None:
+    for name, part in parts.items():
+        if isinstance(part, torch.Generator):
+            part.set_state(states[name])
+        else:
+            part.load_state_dict(states[name])

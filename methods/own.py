@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -9,11 +10,12 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import os
 import re
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -81,7 +83,7 @@ def digest(method: type[OneClassMethod]) -> str:
 @functools.cache
 def _module(path: Path, source_digest: str) -> ModuleType:
     """Run the file under a module name made of its path and content, so that files of the same name stay apart."""
-    unique = hashlib.sha256(f"{path}\n{source_digest}".encode()).hexdigest()[:16]
+    unique = hashlib.sha256(b"%s\n%s" % (os.fsencode(path), source_digest.encode())).hexdigest()[:16]
     spec = importlib.util.spec_from_file_location(f"corel_method_{path.stem}_{unique}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -89,11 +91,25 @@ def _module(path: Path, source_digest: str) -> ModuleType:
     setattr(module, _DIGEST, source_digest)
     sys.modules[module.__name__] = module  # where dataclasses and pickle look up the module of a class
     try:
-        spec.loader.exec_module(module)
+        with _same_directory():  # the next name may be a relative path
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[module.__name__]
         raise
     return module
+
+
+@contextlib.contextmanager
+def _same_directory() -> Iterator[None]:
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:  # it has been removed
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.chdir(folder)
 
 
 def checked(name: str, method: Any) -> type[OneClassMethod]:

@@ -50,14 +50,15 @@ def write(folder: Path, rows: Rows, place: str) -> pd.DataFrame:
     pandas.DataFrame
         The table.
     """
-    published.write_published(folder, rows)
     lines = commands(rows)
+    texts = {name: command_file(line, shlex.quote(f"{place}/{name}")) for name, line in lines.items()}
+    published.write_published(folder, rows)
     table = tables.write(folder, rows.all_cells(), rows.auxiliaries, list(lines.values()))
     for stale in folder.glob("command*"):
         if _COMMAND.fullmatch(stale.name) and stale.name not in lines:
             stale.unlink()
-    for name, line in lines.items():
-        tables.write_text(folder / name, command_file(line, shlex.quote(f"{place}/{name}")))
+    for name, text in texts.items():
+        tables.write_text(folder / name, text)
     lines_of_digests = [f"{digest}  {name}\n" for name, digest in digests(folder, present(folder)).items()]
     tables.write_text(folder / DIGESTS, "".join(lines_of_digests))
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -187,6 +188,11 @@ def to_lines(text: pd.DataFrame) -> list[str]:
     return lines
 
 
+def _inert(text: str) -> str:
+    """``text`` for Markdown: names of folders and files may look like HTML, which Markdown would hand on."""
+    return html.escape(text, quote=False)
+
+
 def to_markdown(text: pd.DataFrame) -> str:
     """A table in GitHub's Markdown."""
     rows = [
@@ -194,7 +200,8 @@ def to_markdown(text: pd.DataFrame) -> str:
         "|" + "|".join("---" if column in _LEFT else "---:" for column in text) + "|",
     ]
     rows += [
-        "| " + " | ".join(value.replace("|", "\\|") for value in row.values()) + " |" for row in text.to_dict("records")
+        "| " + " | ".join(_inert(value).replace("|", "\\|") for value in row.values()) + " |"
+        for row in text.to_dict("records")
     ]
     return "\n".join(rows)
 
@@ -256,7 +263,7 @@ def write(folder: Path, rows: pd.DataFrame, trained: pd.DataFrame, commands: Seq
     write_csv(folder / "table1.csv", table)
     lines = [*notes(table, trained, commands), *origins(finished)]
     errors = [f"Failed: {row.cell}: {row.error}" for row in failed.itertuples()]
-    paragraphs = ["# One-vs-all AUC (Table 1)", to_markdown(for_people(table)), *lines, *errors]
+    paragraphs = ["# One-vs-all AUC (Table 1)", to_markdown(for_people(table)), *map(_inert, [*lines, *errors])]
     write_text(folder / "table1.md", "\n\n".join(paragraphs) + "\n")
     return table
 
@@ -279,8 +286,8 @@ def write_cells(path: Path, rows: pd.DataFrame) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, in one step."""
-    write_atomically(path, lambda stream: stream.write(text.encode()))
+    """Write ``text`` as UTF-8, in one step; bytes of names that are not UTF-8 are written as escapes."""
+    write_atomically(path, lambda stream: stream.write(text.encode("utf-8", "backslashreplace")))
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from bench.data.dataset import Dataset
 from bench.data.decode import SIZE, VERSION, decode_files
 from bench.data.source import Listing, Source
-from bench.data.text import quoted
+from bench.data.text import escaped_controls, quoted
 from corel.checkpoint import write_atomically
 
 #: Longer than a tick of the clock by which file systems date changes.
@@ -122,9 +122,15 @@ def _can_hold(place: Path, key: str, *, private: bool) -> bool:
 
 def _read_description(folder: Path) -> dict[str, Any] | None:
     """What the cache says of itself, or None where it is not there, not whole, or holds something else by now."""
+    kept = [f"{split}-{kind}.npy" for split in ("train", "test") for kind in ("images", "labels")]
     try:
+        if not all((folder / file).is_file() for file in ("description.json", *kept)):  # a pipe might never end
+            return None
         description = json.loads((folder / "description.json").read_text(encoding="utf-8"))
         if description["version"] != VERSION or description["checksum"] != _checksum(description):
+            return None
+        classes = description["classes"]
+        if len(set(classes)) < 2 or len(set(classes)) < len(classes) or classes != list(map(escaped_controls, classes)):
             return None
         for file, size in description["files"].items():
             if (folder / file).stat().st_size != size:

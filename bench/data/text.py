@@ -17,7 +17,11 @@ def as_text(name: str | bytes | os.PathLike[str]) -> str:
     >>> print(as_text(b"caf\xc3\xa9"), as_text(b"caf\xe9"), as_text("a\nb"))
     café caf\xe9 a\nb
     """
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return escaped_controls(os.fsencode(name).decode("utf-8", "backslashreplace"))
+
+
+def escaped_controls(text: str) -> str:
+    """``text`` in one line, with control characters and line separators escaped."""
     if text.isprintable():
         return text
     return "".join(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.engine import provenance
-from bench.engine.command_line import Parser, positive_int, thread_count, train_per_class, whole_number
+from bench.engine.command_line import Parser, positive_int, run_count, thread_count, train_per_class, whole_number
 
 PROGRAM = "bench.table1"
 
@@ -82,7 +82,7 @@ def table1_parser() -> FileParser:
     add("--auxiliary", nargs="+", metavar="NAME",
         help="datasets whose unlabelled training images the shared autoencoder learns from, a row each (default: "
         "the paper's choice for each dataset; digits and folders use their own)")  # fmt: skip
-    add("--runs", type=positive_int, default=5, help="draws of M images per class (default: 5)")
+    add("--runs", type=run_count, default=5, help="draws of M images per class (default: 5)")
     add("--classes", nargs="+", metavar="CLASS",
         help="the classes to run, each once: names, or numbers from 0 where no class has such a name (default: all)",
     )  # fmt: skip
@@ -129,7 +129,11 @@ def portable_command(options: argparse.Namespace) -> str:
 def command_file(command: str, place: str) -> str:
     """The content of the file that repeats ``command`` as ``python -m bench.table1 @place``, an option a line."""
     lines = [[f"# Repeat it with: python -m {PROGRAM} @{place}"]]
-    for word in shlex.split(command)[3:]:
+    try:
+        words = shlex.split(command)[3:]
+    except ValueError as error:
+        raise ValueError(f"command: cannot read {command!r} as words of a shell ({error})") from None
+    for word in words:
         if word.startswith("--"):
             lines.append([word])
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 
 import methods
 from bench.data import Dataset
+from bench.data.text import escaped_controls
 from bench.engine import protocol
 from bench.engine.isolation import process_unchanged
 from methods import detectors, own
@@ -29,8 +31,14 @@ def digest(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with the bytes of a file's name that are not UTF-8 written as escapes: others cannot be stored."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    r"""``text`` as it can be stored, the same under every locale: names of files are bytes, and Python hides those that
+    it cannot decode in half characters. UTF-8 is decoded, all else is written as an escape (``\xff``), and so are line
+    breaks and what a terminal would obey.
+    """
+    if text.isprintable():
+        return text
+    text = re.sub("[\ud800-\udc7f\udd00-\udfff]", lambda half: f"\\u{ord(half[0]):x}", text)  # these hide no byte
+    return escaped_controls(text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,21 +92,23 @@ def method_spec(name: str, profile: str, changes: Mapping[str, Any] | None = Non
     TypeError
         If there is no such setting.
     """
+    # before the method is made, which may change the folder that a path in its name is relative to
+    shown = methods.resolve(name).name if name.startswith(("sklearn:", "pyod:")) else name
+    identity, source = _identity(name), methods.source_digest(name)
     method = methods.create(name, profile, device="cpu", **(changes or {}))
     settings = dataclasses.asdict(method.settings)
     profiles = {known: dataclasses.asdict(method.settings_of(known)) for known in _profiles(method, profile)}
     equal = [known for known, values in profiles.items() if values == settings]
-    identity = _identity(name)
     auxiliary_settings = method.auxiliary_settings() if method.needs_auxiliary else {}
     if auxiliary_settings and identity:  # classes of one file may share a name
         auxiliary_settings["class"] = identity.partition("@")[2] or identity
     own_values = flattened(profiles[profile])
     return MethodSpec(
-        name=methods.resolve(name).name if name.startswith(("sklearn:", "pyod:")) else name,
+        name=shown,
         profile=profile,
         settings=settings,
         version=method.version,
-        source=methods.source_digest(name),
+        source=source,
         needs_auxiliary=method.needs_auxiliary,
         auxiliary_settings=auxiliary_settings,
         identity=identity,

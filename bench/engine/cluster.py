@@ -19,7 +19,7 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, rpc
+from distributed import Client, Future, KilledWorker, LocalCluster, Status, rpc
 from distributed.system import MEMORY_LIMIT
 
 from bench.engine import tasks
@@ -29,6 +29,8 @@ from bench.engine.command_line import STOP_SIGNALS
 ANSWER_SECONDS = 8.0
 #: So long a cluster may be without any worker.
 WORKER_SECONDS = 120.0
+#: So long after workers of this machine were started, others are started for those that ended for good.
+REFILL_SECONDS = 5.0
 #: So many times a task is tried again whose worker died.
 RETRIES = 2
 
@@ -41,6 +43,8 @@ _CONFIGURATION = {
     # A worker that is short of memory, or busy in compiled code for long, has a cell to finish.
     "distributed.worker.memory.pause": False,
     "distributed.scheduler.worker-ttl": None,
+    # A worker that died is started again by its nanny. Where that takes longer, Dask would give up both.
+    "distributed.deploy.lost-worker-timeout": "1 day",
 }
 # What Ctrl-C and a terminal that closes send to every process of the group, for this one to answer.
 _FOR_DRIVER = [number for number in STOP_SIGNALS if number != signal.SIGTERM]
@@ -66,13 +70,27 @@ class Cluster:
 
     No task waits at a busy worker: Dask counts the death of a worker against every task that was there. For the same
     reason the workers of this machine leave it to this class to start a task again, when a worker is free.
+
+    Parameters
+    ----------
+    client
+        Of the cluster.
+    address
+        Of its scheduler; None for workers of this machine.
+    device
+        Where tasks compute.
+    refill
+        Starts workers for those that ended for good; None where somebody else starts them.
     """
 
     #: Tasks run beside each other.
     parallel = True
 
-    def __init__(self, client: Client, address: str | None, device: str) -> None:
+    def __init__(
+        self, client: Client, address: str | None, device: str, refill: Callable[[], object] | None = None
+    ) -> None:
         self._client = client
+        self._refill, self._refilled = refill, time.monotonic()
         self._address = address
         self._source = None if address is None else tasks.source()
         self._seen = time.monotonic()
@@ -101,6 +119,9 @@ class Cluster:
             If there has been no worker for :data:`WORKER_SECONDS`.
         """
         workers = self._workers()
+        if self._refill is not None and time.monotonic() - self._refilled > REFILL_SECONDS:
+            self._refill()
+            self._refilled = time.monotonic()
         if workers:
             self._seen = time.monotonic()
         elif time.monotonic() - self._seen > WORKER_SECONDS:
@@ -221,7 +242,7 @@ def local_cluster(workers: int, device: str) -> Iterator[Cluster]:
             with Client(cluster, set_as_default=False) as client:
                 try:
                     cluster.scale(workers)  # does not wait for them
-                    yield Cluster(client, None, device)
+                    yield Cluster(client, None, device, lambda: cluster.loop.add_callback(_refill, cluster, workers))
                 except BaseException:
                     _kill_workers(cluster, others)
                     raise
@@ -272,6 +293,16 @@ def _signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _refill(cluster: LocalCluster, workers: int) -> None:
+    """Start workers for those whose nannies have ended; called in the cluster's event loop. A nanny starts a worker
+    again that died, but not one that died while it was started for the first time.
+    """
+    for name, nanny in list(cluster.workers.items()):
+        if nanny.status in (Status.closed, Status.failed):
+            del cluster.workers[name]
+    cluster.scale(workers)
 
 
 def _kill_workers(cluster: LocalCluster, others: Collection[multiprocessing.process.BaseProcess]) -> None:

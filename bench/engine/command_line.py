@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from bench.data.text import escaped_controls
+
 #: The signals that ask a program to stop, as far as this system has them.
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -27,7 +29,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the options)\n")
+        self.exit(2, f"{self.prog}: error: {escaped_controls(message)} (--help lists the options)\n")
 
 
 def whole_number(text: str) -> int:
@@ -64,15 +66,24 @@ def positive_int(text: str) -> int:
     return value
 
 
-def thread_count(text: str) -> int:
-    """Parse a number of threads: more than 1024 no pool of threads starts."""
+def _up_to(most: int, text: str) -> int:
     try:
         value = int(text)
     except ValueError:
         value = 0
-    if not 1 <= value <= 1024:
-        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers from 1 to 1024")
+    if not 1 <= value <= most:
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers from 1 to {most}")
     return value
+
+
+def thread_count(text: str) -> int:
+    """Parse a number of threads: more than 1024 no pool of threads starts."""
+    return _up_to(1024, text)
+
+
+def run_count(text: str) -> int:
+    """Parse a number of runs: every cell of each is planned before the first is run, and more would fill the memory."""
+    return _up_to(10_000, text)
 
 
 def train_per_class(text: str) -> int | str:
@@ -245,7 +256,7 @@ def _users_cause(error: Exception) -> bool:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = escaped_controls(" ".join(str(error).split()))
     if isinstance(error, RuntimeError | MemoryError):
         return f"out of memory ({text})" if text else "out of memory"
     return text or type(error).__name__

@@ -65,7 +65,7 @@ def _git(folder: Path, *arguments: str) -> str:
 def processor() -> str:
     """The processor's name as the operating system gives it."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -85,6 +86,10 @@ CREATE TABLE IF NOT EXISTS auxiliaries (
     {_ORIGIN}
 );
 """
+# Columns that hold an object in JSON.
+_OBJECTS = frozenset({"settings", "changes", "auxiliary_settings", "seeds", "versions"})
+# The end of a journal that names another file. SQLite deletes that file once it has rolled the journal back.
+_NAMES_A_FILE = bytes.fromhex("d9d505f920a163d7")
 _UNFINISHED = "key NOT IN (SELECT key FROM cells)"
 
 #: The tables of a store.
@@ -132,7 +137,7 @@ def typed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
     for name, (kind, nullable) in columns_of(table).items():
         values = [None if nullable and (pd.isna(value) or value == "") else value for value in frame[name]]
         if kind == "TEXT":
-            result[name] = pd.Series(values, dtype=object)
+            result[name] = pd.Series([_text(name, value) for value in values], dtype=object)
             continue
         convert, dtype = (int, "Int64" if nullable else "int64") if kind == "INTEGER" else (float, "float64")
         try:
@@ -140,6 +145,25 @@ def typed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
         except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"column {name!r}: {error}") from None
     return pd.DataFrame(result)
+
+
+def _text(column: str, value: object) -> str | None:
+    """A value of a column of texts, whoever wrote it: in one line, and an object in JSON where all of them are."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or (column in _OBJECTS and not _is_object(column, value)):
+        accepted = "objects in JSON" if column in _OBJECTS else "texts"
+        raise ValueError(f"column {column!r}: got {str(value)[:60]!r}; accepted are {accepted}")
+    return printable(value)
+
+
+@functools.lru_cache(maxsize=4096)  # most rows of a table have the same ones
+def _is_object(column: str, text: str) -> bool:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and (column != "seeds" or type(value.get("base")) is int)
 
 
 def checked_aucs(cells: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -189,6 +213,7 @@ class Store:
     def __init__(self, path: Path, command: str = "") -> None:
         self.path, self.command = path, printable(command)
         with self._usable():
+            _check_journal(path)
             self._connection = sqlite3.connect(path, timeout=60)
             self._check()
             self._connection.execute("BEGIN IMMEDIATE")  # a file that can only be read is found out before the work
@@ -208,6 +233,7 @@ class Store:
         with store._usable():
             store._connection = sqlite3.connect(":memory:")
             if path.exists():
+                _check_journal(path)
                 # not read-only: what a killed process left half-written is put right first
                 place = f"{path.resolve().as_uri()}?mode=rw"
                 with contextlib.closing(sqlite3.connect(place, uri=True, timeout=60)) as file:
@@ -225,6 +251,12 @@ class Store:
             ) from None
 
     def _check(self) -> None:
+        """Make the tables where there are none. A file with anything beside them is not ours, and may be a stranger's:
+        views and triggers would run with every statement here.
+        """
+        for name, sql in self._connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"):
+            if name not in ROW_TABLES or not sql.upper().startswith("CREATE TABLE "):
+                raise sqlite3.DatabaseError(f"it holds {printable(name)!r}, which is no table of results")
         self._connection.executescript(_SCHEMA)
         for table in ROW_TABLES:
             if [row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")] != list(columns_of(table)):
@@ -401,3 +433,21 @@ class Store:
                 f"INSERT OR REPLACE INTO auxiliaries ({','.join(row)}) VALUES ({','.join('?' * len(row))})",
                 tuple(row.values()),
             )
+
+
+def _check_journal(path: Path) -> None:
+    """Refuse a journal that would have SQLite delete another file; those of a run involve its store alone.
+
+    Raises
+    ------
+    sqlite3.DatabaseError
+        If the file beside ``path`` that SQLite would roll back is such a one.
+    """
+    try:
+        with open(f"{path}-journal", "rb") as stream:
+            stream.seek(-len(_NAMES_A_FILE), os.SEEK_END)
+            end = stream.read()
+    except OSError:  # there is none, or none so long
+        return
+    if end == _NAMES_A_FILE:
+        raise sqlite3.DatabaseError("its journal names another file")

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import functools
 import json
+import math
 import shutil
 import sys
 import threading
@@ -27,7 +28,7 @@ from bench.engine.isolation import process_unchanged
 from corel.checkpoint import write_atomically
 
 #: What is kept beside the file of a training on auxiliary images.
-_TRAINING = {"seconds", "threads", "device", "versions", "git_commit"}
+_TRAINING = {"seconds": float, "threads": int, "device": str, "versions": dict, "git_commit": str}
 # How operating systems say that a file system has no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -266,7 +267,14 @@ def _training(path: Path) -> dict[str, Any] | None:
         took = json.loads(_beside(path).read_bytes())
     except (OSError, ValueError):
         return None
-    return took if isinstance(took, dict) and set(took) == _TRAINING else None
+    return took if _is_training(took) else None
+
+
+def _is_training(took: Any) -> bool:
+    """Whether these are the values that :func:`_learn` keeps: the file may have been changed."""
+    if not isinstance(took, dict) or {name: type(value) for name, value in took.items()} != _TRAINING:
+        return False
+    return 0 <= took["seconds"] < math.inf and all(isinstance(version, str) for version in took["versions"].values())
 
 
 def _beside(path: Path) -> Path:

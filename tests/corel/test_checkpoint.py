@@ -69,3 +69,34 @@ def test_remove(tmp_path):
     checkpoint.remove()
     checkpoint.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"parts": {"module": {}}}, {"rng": None}, {"epoch": "x"}, {"parts": None}, {"key": None}]
+)
+def test_a_file_that_something_else_wrote_leaves_everything_untouched(tmp_path, change):
+    module = torch.nn.Linear(1, 1)
+    Checkpoint(tmp_path / "c.pt", "key").save(1, module=torch.nn.Linear(1, 1))
+    state = torch.load(tmp_path / "c.pt", weights_only=True)
+    weight, random = module.weight.detach().clone(), torch.get_rng_state()
+    for content in ({**state, **change}, [state], 3):
+        torch.save(content, tmp_path / "c.pt")
+        assert Checkpoint(tmp_path / "c.pt", "key").load(module=module) == (0, None)
+        assert torch.equal(module.weight, weight)
+        assert torch.equal(torch.get_rng_state(), random)
+
+
+class Runs:
+    """Unpickled, it would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_no_code_of_a_file_is_run(tmp_path):
+    torch.save({"key": "key", "parts": Runs(tmp_path / "ran")}, tmp_path / "c.pt")
+    assert Checkpoint(tmp_path / "c.pt", "key").load() == (0, None)
+    assert not (tmp_path / "ran").exists()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import multiprocessing
+import os
 import pickle
 import re
 import shlex
@@ -124,6 +126,24 @@ def test_a_relative_path_is_taken_from_the_working_directory(write, monkeypatch)
     path = write(METHOD)
     monkeypatch.chdir(path.parent)
     assert methods.resolve("mine.py:Brightness") is methods.resolve(f"{path}:Brightness")
+
+
+@pytest.mark.parametrize("fails", ["", "\nraise KeyError"])
+def test_a_file_that_changes_the_working_directory(write, monkeypatch, fails):
+    path = write(f"{METHOD}\nimport os\nos.chdir('/'){fails}")
+    monkeypatch.chdir(path.parent)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="raises KeyError") if fails else contextlib.nullcontext():
+            assert methods.resolve("mine.py").name == "brightness"
+        assert Path.cwd() == path.parent
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no names that are not UTF-8")
+def test_a_name_that_is_not_utf_8(tmp_path, images):
+    path = os.fsencode(tmp_path) + b"/m\xe9thode.py"
+    with open(path, "w") as file:
+        file.write(METHOD)
+    check_separates(os.fsdecode(path), images)
 
 
 def test_two_files_of_one_name_do_not_meet(tmp_path):

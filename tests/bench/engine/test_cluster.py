@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import pickle
 import signal
@@ -148,6 +149,24 @@ def test_local_workers(tmp_path, capfd, monkeypatch):
         started = time.monotonic()
         raise KeyboardInterrupt
     assert time.monotonic() - started < 60
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_ends_while_it_starts_is_replaced(capfd):
+    others = multiprocessing.active_children()
+    with local_cluster(1, "cpu") as engine:
+        deadline = time.monotonic() + 60
+        while not (started := set(multiprocessing.active_children()) - set(others)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        started.pop().kill()
+        assert engine.slots() == 0
+        while engine.slots() < 1:
+            assert time.monotonic() < deadline + 100
+            time.sleep(0.05)
+        engine.start(os.getenv, "PATH")
+        assert wait(engine)[1] == os.environ["PATH"]
+        assert engine.slots() == 1
     assert capfd.readouterr() == ("", "")
 
 

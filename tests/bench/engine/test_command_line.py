@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.engine import command_line
-from bench.engine.command_line import run, thread_count, whole_number, writable_directory
+from bench.engine.command_line import run, run_count, thread_count, whole_number, writable_directory
 
 
 def ends(error: BaseException | None = None, say: str = ""):
@@ -32,6 +32,7 @@ def ends(error: BaseException | None = None, say: str = ""):
     ("error", "message"),
     [
         (ValueError("a\nb"), "x: error: a b"),
+        (ValueError("\x1b[2J\u2028"), "x: error: \\x1b[2J"),
         (MemoryError(), "x: error: out of memory"),
         (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "x: error: out of memory (CUDA out of memory. Tried)"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "x: error: out of memory (DefaultCPUAllocator"),
@@ -237,7 +238,14 @@ def test_output_without_a_dash_gets_a_question_mark(monkeypatch):
 def test_numbers():
     assert whole_number("-3") == -3
     assert thread_count("1024") == 1024
-    for parse, text in ((whole_number, "x"), (thread_count, "0"), (thread_count, "99999999999"), (thread_count, "x")):
+    for parse, text in (
+        (whole_number, "x"),
+        (thread_count, "0"),
+        (thread_count, "99999999999"),
+        (thread_count, "x"),
+        (run_count, "0"),
+        (run_count, "9" * 400),
+    ):
         with pytest.raises(argparse.ArgumentTypeError, match=f"got '{text}'; accepted are whole numbers"):
             parse(text)
 
