@@ -242,7 +242,7 @@ def local_cluster(workers: int, device: str) -> Iterator[Cluster]:
             with Client(cluster, set_as_default=False) as client:
                 try:
                     cluster.scale(workers)  # does not wait for them
-                    yield Cluster(client, None, device, lambda: cluster.loop.add_callback(_refill, cluster, workers))
+                    yield Cluster(client, None, device, lambda: cluster.loop.add_callback(_refill, cluster, workers))  # type: ignore[union-attr]
                 except BaseException:
                     _kill_workers(cluster, others)
                     raise
