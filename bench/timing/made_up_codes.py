@@ -33,6 +33,8 @@ BRANCHES, DIM = 16, 160
 #: How far the mean of a class lies from that of all, in standard deviations of its codes.
 _SPREAD = 0.1
 _GIB = 2**30
+#: So long a process may take to end when it is asked to.
+_PATIENCE_SECONDS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,15 +134,19 @@ def _cpu_seconds() -> float:
 
 
 @contextlib.contextmanager
-def _peak_memory(interval: float = 0.05) -> Iterator[list[int]]:
-    """Sample the resident bytes of this process and those that it started; the list holds the most at the end."""
+def _peak_memory(interval: float = 0.2) -> Iterator[list[int]]:
+    """Sample the bytes that this process and those that it started hold; the list holds the most at the end.
+
+    Of memory that several share, where the system says so, each counts its part.
+    """
     peak, ended, this = [0], threading.Event(), psutil.Process()
 
     def sample() -> None:
         held = 0
         for process in [this, *this.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):  # it has just ended
-                held += process.memory_info().rss
+                memory = process.memory_full_info()
+                held += getattr(memory, "pss", memory.rss)
         peak[0] = max(peak[0], held)
 
     def watch() -> None:
@@ -169,13 +175,20 @@ def run_alone(size: Size, **how: Any) -> Cost:
     here, there = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="corel-scale-") as folder:
         process = context.Process(target=_answer, args=(there, size, Path(folder), how))
-        process.start()
+        # a terminal sends Ctrl-C to that process too: it is to ignore it from the start, and end by another signal
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
         there.close()
         try:
             answer = here.recv()
         except EOFError:
             raise RuntimeError(f"the process of {size} ended: could not allocate memory?") from None
         except BaseException:
+            process.terminate()
+            process.join(_PATIENCE_SECONDS)
             process.kill()  # what it leaves lies in the folder, which goes
             raise
         finally:
@@ -186,11 +199,16 @@ def run_alone(size: Size, **how: Any) -> Cost:
 
 
 def _answer(connection: Connection, size: Size, folder: Path, how: dict[str, Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits for this one answers it, for both
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt  # which no cell takes for an error of its method
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         connection.send(run(size, folder, **how))
     except Exception as error:
         connection.send(error)
+    except KeyboardInterrupt:
+        return
 
 
 def terms(sizes: Sequence[Size]) -> tuple[np.ndarray, np.ndarray]:

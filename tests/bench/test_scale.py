@@ -68,9 +68,9 @@ def test_a_process_of_its_own(tmp_path):
     how = {"seed": 0, "workers": 1, "threads": 1, "progress": False}
     assert made_up_codes.run_alone(Size(2, 10, 2), **how).gib > 0
     here, there = multiprocessing.Pipe(duplex=False)
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGTERM)
     made_up_codes._answer(there, Size(2, 10, 0), tmp_path, how)
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGTERM, before)
     assert "accepted are 1 to 0" in str(here.recv())
 
 

@@ -94,7 +94,7 @@ def test_nothing_is_claimed_of_what_is_kept(capsys):
     assert capsys.readouterr().err == "\nx: interrupted\n"
 
 
-@pytest.mark.parametrize("module", ["table1", "runtime", "verify_pairings", "publish"])
+@pytest.mark.parametrize("module", ["table1", "runtime", "verify_pairings", "publish", "verify", "scale"])
 def test_interrupt_while_libraries_are_imported(module, tmp_path):
     arguments = {"publish": [str(tmp_path), "--to", str(tmp_path / "published")]}
     (tmp_path / "numpy.py").write_text(
