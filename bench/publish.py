@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts.insert(0, (options.to, published.read_rows(to, "--to")))
     rows = published.merge(parts)
     try:
-        writable_directory(options.to, publication.names(rows))
+        writable_directory(options.to, publication.names(rows, to.as_posix()))
     except ValueError as error:
         raise ValueError(str(error).replace("--out", "--to", 1)) from None
 

@@ -27,6 +27,7 @@ from markupsafe import Markup
 from bench.analysis import charts, comparison, paper, sections
 from bench.analysis.lines import Line, command, groups, incomplete, lines, not_measured, parsed
 from bench.analysis.sections import Picture
+from bench.engine.cells import printable
 from bench.engine.store import typed
 from corel.checkpoint import write_atomically
 
@@ -189,6 +190,7 @@ def write(
     OSError
         If a file cannot be written.
     """
+    commands, sources = [printable(line) for line in commands], [printable(name) for name in sources]
     every_line, finished = lines(rows), typed(rows[rows["aucs"].notna()], "cells")
     all_lines = [line for line in every_line if len(line.cells)]
     together = groups(all_lines)

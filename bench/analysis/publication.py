@@ -26,9 +26,20 @@ def commands(rows: Rows) -> dict[str, str]:
     return {f"command{'' if number == 1 else f'-{number}'}": line for number, line in enumerate(lines, 1)}
 
 
-def names(rows: Rows) -> list[str]:
-    """The files that :func:`write` may write."""
-    return [*published.FILES.values(), "table1.csv", "table1.md", DIGESTS, *commands(rows)]
+def command_files(rows: Rows, place: str) -> dict[str, str]:
+    """The content of each file that repeats a command.
+
+    Raises
+    ------
+    ValueError
+        If a command cannot be read as words of a shell.
+    """
+    return {name: command_file(line, shlex.quote(f"{place}/{name}")) for name, line in commands(rows).items()}
+
+
+def names(rows: Rows, place: str) -> list[str]:
+    """The files that :func:`write` may write; raises what :func:`command_files` does, before anything is written."""
+    return [*published.FILES.values(), "table1.csv", "table1.md", DIGESTS, *command_files(rows, place)]
 
 
 def present(folder: Path) -> list[str]:
@@ -50,8 +61,7 @@ def write(folder: Path, rows: Rows, place: str) -> pd.DataFrame:
     pandas.DataFrame
         The table.
     """
-    lines = commands(rows)
-    texts = {name: command_file(line, shlex.quote(f"{place}/{name}")) for name, line in lines.items()}
+    lines, texts = commands(rows), command_files(rows, place)
     published.write_published(folder, rows)
     table = tables.write(folder, rows.all_cells(), rows.auxiliaries, list(lines.values()))
     for stale in folder.glob("command*"):

@@ -133,7 +133,7 @@ def test_losses_are_the_history_of_the_training(drawn, folder, command):
         images, branches=32, branch_dim=5, epochs=EPOCHS, batch_size=BATCH, seed=seed, device="cpu", progress=False
     )
     for column in ("epoch", "iteration", "connectivity", "reconstruction"):
-        np.testing.assert_allclose(shown[column], history[column], atol=1e-6)
+        np.testing.assert_allclose(shown[column], history[column], rtol=1e-6, atol=1e-6)
     assert set(pd.read_csv(drawn / "fig5.csv")["lam"]) == {1, 10, 20, 40}
 
 
