@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.engine.arguments import FileParser, add_version, command_file
+from bench.engine.arguments import FileParser, add_version
 from bench.engine.command_line import loading, run, writable_directory
 
 PROGRAM = "bench.publish"
@@ -30,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
 
     with loading():
-        from bench.analysis import tables
+        from bench.analysis import publication, tables
         from bench.engine import published
 
     to = Path(options.to)
@@ -41,24 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (to / published.FILES["cells"]).is_file():
         parts.insert(0, (options.to, published.read_rows(to, "--to")))
     rows = published.merge(parts)
-    commands = list(dict.fromkeys(rows.cells.sort_values(["finished", "command"])["command"]))
-    names = [f"command{'' if number == 1 else f'-{number}'}" for number in range(1, len(commands) + 1)]
-    files = {
-        name: command_file(line, shlex.quote((to / name).as_posix()))
-        for name, line in zip(names, commands, strict=True)
-    }
     try:
-        writable_directory(options.to, [*published.FILES.values(), "table1.csv", "table1.md", *files])
+        writable_directory(options.to, publication.names(rows))
     except ValueError as error:
         raise ValueError(str(error).replace("--out", "--to", 1)) from None
 
-    published.write_published(to, rows)
-    table = tables.write(to, rows.all_cells(), rows.auxiliaries, commands)
-    for stale in to.glob("command*"):
-        if re.fullmatch(r"command(-\d+)?", stale.name) and stale.name not in files:
-            stale.unlink()
-    for name, text in files.items():
-        tables.write_text(to / name, text)
+    table = publication.write(to, rows, to.as_posix())
     print(tables.to_text(tables.for_people(table)))
     print(
         f"\n{len(rows.cells)} cells and {len(rows.auxiliaries)} trainings on auxiliary images; written to {to}: "

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with loading():
         import methods
-        from bench.analysis import tables
+        from bench.analysis import gallery, page, tables
         from bench.analysis.progress import RowsAsTheyFinish
         from bench.engine import overview, provenance
         from bench.engine.cells import printable
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.dry_run:
         writable_directory(options.out, ["table1.csv", "table1.md", "cells.csv"])
         writable_directory(out / "cache")
+        writable_directory(out / "page" / "figures")
     device = resolve_device(options.device)
     published = _published(options)
     datasets, cells = _plan(options)
@@ -77,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # before a line of it is printed: whoever reads along may go
     table = tables.write(out, rows, trained, [command])
     tables.write_cells(out / "cells.csv", rows)
+    images = gallery.write(out / gallery.FILE, rows, out / "cache", datasets.__getitem__, options.device)
+    page.write(out / "page", rows, trained, [command], [options.out], images)
     print(tables.to_text(tables.for_people(table)))
     print("\n" + "\n".join(tables.notes(table, trained, [command])))
     failed = rows[rows["error"].notna()]
@@ -89,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"stopped by --limit-hours: {missing} of {len(cells)} cells are left for another run")
     print(
         f"{ran} cells run ({failures} failed), {len(kept)} taken from {out / STORE_FILE}, "
-        f"{time.monotonic() - started:.0f} s; written to {out}: table1.csv, table1.md, cells.csv"
+        f"{time.monotonic() - started:.0f} s; written to {out}: table1.csv, table1.md, cells.csv, "
+        "page/index.html"
     )
     return 1 if len(failed) else 0
 

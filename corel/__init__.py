@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from corel import theory
@@ -14,6 +15,7 @@ from corel.training import train_autoencoder
 
 if TYPE_CHECKING:
     from corel.ball_count import BallCount
+    from corel.plotting import plot_barcode, plot_diagram
 
 __all__ = [
     "Autoencoder",
@@ -23,6 +25,8 @@ __all__ = [
     "PersistenceDiagram",
     "death_times",
     "merge_edges",
+    "plot_barcode",
+    "plot_diagram",
     "theory",
     "train_autoencoder",
     "vr_persistence",
@@ -30,11 +34,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # imported when first asked for: it is a scikit-learn estimator, and importing scikit-learn takes a second
-    if name == "BallCount":
-        from corel.ball_count import BallCount
-
-        return BallCount
+    # imported when first asked for, since importing scikit-learn or matplotlib takes long
+    module = {"BallCount": "ball_count", "plot_barcode": "plotting", "plot_diagram": "plotting"}.get(name)
+    if module is not None:
+        return getattr(import_module(f"corel.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

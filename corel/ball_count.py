@@ -46,7 +46,7 @@ class BallCount(BaseEstimator):
         The points of the class, a copy.
     n_features_in_ : int
         Number of columns seen in ``fit``.
-    feature_names_in_ : numpy.ndarray of shape (n_features_in_,)
+    feature_names_in_ : numpy.ndarray of shape (``n_features_in_``,)
         Names of the columns, where ``fit`` was given a DataFrame whose names are all strings.
     offset_ : float
         Subtracted from scores by ``decision_function``: 0.5, so that a sample is an outlier where no stored point is

@@ -128,7 +128,7 @@ class ADT(NeuralMethod):
     version = 3
     profiles: ClassVar = {
         "paper": ADTSettings(),
-        "quick": ADTSettings(width=1, downsample=8, epochs=1, batch_size=256, lr=2e-3),
+        "quick": ADTSettings(width=1, downsample=8, epochs=1, batch_size=512, lr=3e-3),
     }
 
     def fit(self, features: np.ndarray) -> Self:

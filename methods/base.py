@@ -156,6 +156,10 @@ class OneClassMethod(ABC):
         """
         return {"": self.score_samples(features)}
 
+    def parameters(self) -> int | None:
+        """How many trained parameters the fitted model scores with; None where it has none, or nobody counts them."""
+        return None
+
     def encode(self, features: np.ndarray) -> np.ndarray:
         """The fitted model's representation, (n, …) features → (n, k) float32, where the method has one.
 

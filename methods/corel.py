@@ -54,11 +54,19 @@ class CorelSettings:
         )
 
 
+def history_path(path: Path) -> Path:
+    """The file beside that of an encoder with the history of its training, as CSV.
+
+    Columns and rows are those that :func:`corel.train_autoencoder` returns.
+    """
+    return path.with_name(f"{path.name}.history.csv")
+
+
 class Corel(OneClassMethod):
     """Ball counts of codes with controlled connectivity (§5, Eq. 6, Algorithm 4)."""
 
     name = "corel"
-    profiles: ClassVar = {"paper": CorelSettings(), "quick": CorelSettings(epochs=10)}
+    profiles: ClassVar = {"paper": CorelSettings(), "quick": CorelSettings(epochs=6)}
     needs_auxiliary = True
     version = 2
 
@@ -72,7 +80,10 @@ class Corel(OneClassMethod):
         return {name: value for name, value in super().auxiliary_settings().items() if name != "radius"}
 
     def fit_auxiliary(self, images: np.ndarray, *, path: Path | None = None) -> Self:
-        """Train the shared autoencoder (Algorithm 4, step 1), or load it from ``path``."""
+        """Train the shared autoencoder (Algorithm 4, step 1), or load it from ``path``.
+
+        The history of the training is kept beside it (:func:`history_path`).
+        """
         settings = self.settings
         shape = repr((sorted(self.auxiliary_settings().items()), self.seed, fingerprint(images)))
         key = hashlib.sha256(shape.encode()).hexdigest()
@@ -80,7 +91,7 @@ class Corel(OneClassMethod):
         if autoencoder is None:
             checkpoint = None if path is None else Path(path).with_name(f"{Path(path).name}.checkpoint")
             try:
-                autoencoder, _ = train_autoencoder(
+                autoencoder, history = train_autoencoder(
                     images,
                     eta=settings.eta,
                     lam=settings.lam,
@@ -98,6 +109,9 @@ class Corel(OneClassMethod):
             except FloatingPointError as error:
                 raise NonFiniteLossError(f"corel: {error}") from None
             if path is not None and checkpoint is not None:
+                # before the encoder: whoever finds that one is not to miss its history
+                lines = history.to_csv(index=False, lineterminator="\n").encode()
+                write_atomically(history_path(path), lambda stream: stream.write(lines))
                 state = {"key": key, "weights": autoencoder.state_dict()}
                 write_atomically(path, lambda stream: torch.save(state, stream))
                 checkpoint.unlink(missing_ok=True)
@@ -146,6 +160,20 @@ class Corel(OneClassMethod):
         """Count stored codes around each code (Eq. 6): (n, …) → (n,) float64."""
         assert self._model is not None
         return self._model.score_samples(features)
+
+    def reconstruct(self, images: np.ndarray) -> np.ndarray:
+        """What the decoder makes of the codes of images: (n, 3, 32, 32) uint8 → (n, 3, 32, 32) uint8."""
+        if self._autoencoder is None:
+            raise ValueError("corel: reconstruct needs a trained encoder; call fit_auxiliary first")
+        with torch.inference_mode():
+            x = torch.from_numpy(np.array(images)).to(self.device, torch.float32).div_(255.0)
+            return self._autoencoder(x)[0].mul(255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+    def parameters(self) -> int:
+        """Parameters of the encoder, which all classes share."""
+        with standard_torch(), torch.device("meta"):
+            encoder = Autoencoder(self.settings.branches, self.settings.branch_dim).encoder
+        return sum(parameter.numel() for parameter in encoder.parameters())
 
     def encode(self, features: np.ndarray) -> np.ndarray:
         """The codes themselves: prepared features are codes."""

@@ -154,7 +154,7 @@ class DAGMM(NeuralMethod):
     version = 2
     profiles: ClassVar = {
         "paper": DAGMMSettings(),
-        "quick": DAGMMSettings(filters=(16, 32, 64), epochs=5, batch_size=32),
+        "quick": DAGMMSettings(filters=(8, 16, 32), epochs=5, batch_size=32),
     }
 
     def fit(self, features: np.ndarray) -> Self:

@@ -171,7 +171,7 @@ class DeepSVDD(NeuralMethod):
             filters=(8, 16, 32),
             representation_dim=32,
             pretraining_epochs=2,
-            epochs=6,
+            epochs=4,
             batch_size=20,
             pretraining_lr=1e-3,
             lr=1e-3,

@@ -126,6 +126,10 @@ class DetectorMethod(OneClassMethod):
                 return self._finite(np.concatenate([first, *rest]))
         return self._finite(self._scores(features))
 
+    def parameters(self) -> int | None:
+        """The encoder's."""
+        return None if self.encoder is None else self.encoder.parameters()
+
     def _rows(self, features: np.ndarray) -> np.ndarray:
         """(n, …) features → (n, d) float32: codes, or pixels in [0, 1]."""
         if self.encoder is not None:

@@ -49,7 +49,7 @@ class DSEBM(NeuralMethod):
     version = 2
     profiles: ClassVar = {
         "paper": DSEBMSettings(),
-        "quick": DSEBMSettings(representation=64, filters=(8, 16, 32), epochs=7, batch_size=32, lr=3e-3),
+        "quick": DSEBMSettings(representation=64, filters=(8, 16, 32), epochs=5, batch_size=32, lr=3e-3),
     }
 
     def fit(self, features: np.ndarray) -> Self:

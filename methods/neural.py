@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from corel._checks import Check, boolean, check_fields, count, positive
+from corel._memory import keep_freed_memory
 from corel.checkpoint import Checkpoint, Stateful
 from methods.base import NonFiniteLossError, OneClassMethod
 
@@ -121,6 +122,11 @@ class NeuralMethod(OneClassMethod):
             torch.default_generator.manual_seed(self.seed)
             return make().to(self.device)
 
+    def parameters(self) -> int | None:
+        """Parameters of the networks that are kept for scoring."""
+        networks = [value for value in vars(self).values() if isinstance(value, nn.Module)]
+        return sum(parameter.numel() for network in networks for parameter in network.parameters()) or None
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.autocast)
 
@@ -168,6 +174,7 @@ class NeuralMethod(OneClassMethod):
         NonFiniteLossError
             At the first loss that is NaN or infinite, and after the last step if that left such weights.
         """
+        keep_freed_memory()
         settings = self.settings
         epochs = settings.epochs if epochs is None else epochs
         path: Path | None = None if self.checkpoint_dir is None else self.checkpoint_dir / f"{phase}.pt"

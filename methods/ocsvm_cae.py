@@ -45,7 +45,7 @@ class OCSVMCAE(NeuralMethod):
     version = 2
     profiles: ClassVar = {
         "paper": OCSVMCAESettings(),
-        "quick": OCSVMCAESettings(representation=64, filters=(8, 16, 32), epochs=10, batch_size=60),
+        "quick": OCSVMCAESettings(representation=64, filters=(8, 16, 32), epochs=7, batch_size=60),
     }
 
     def fit(self, features: np.ndarray) -> Self:

@@ -52,7 +52,7 @@ def build(rows: pd.DataFrame) -> pd.DataFrame:
         table[column] = pd.Series([v if isinstance(v, str) else None for v in table[column]], table.index, dtype=object)
     table["changed"] = changed_settings(table)
     for source in paper.SOURCES:
-        table[f"{source}_auc"] = pd.Series([_published(source, row) for row in table.itertuples()], table.index, float)
+        table[f"{source}_auc"] = pd.Series([published(source, row) for row in table.itertuples()], table.index, float)
     table["difference"] = table["auc_mean"] - table["authors_auc"].fillna(table["paper_auc"])
     table = table.loc[_order(table)].reset_index(drop=True)
     columns = {
@@ -89,7 +89,7 @@ def changed_settings(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _published(source: str, row: Any) -> float:
+def published(source: str, row: Any) -> float:
     """What a source has for a row of the table, NaN where it has nothing that compares."""
     comparable = (
         row.finished_classes == row.of_classes

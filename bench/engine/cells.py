@@ -203,13 +203,8 @@ class Cell:
     @property
     def auxiliary_key(self) -> str:
         """Key of what the method learns from the auxiliary images: made of everything that shapes it."""
-        return digest(
-            {
-                "settings": self.method.auxiliary_settings,
-                "source": self.method.source,
-                "fingerprint": self.auxiliary_fingerprint,
-                "seed": self.auxiliary_seed,
-            }
+        return auxiliary_key(
+            self.method.auxiliary_settings, self.method.source, self.auxiliary_fingerprint, self.auxiliary_seed
         )
 
     @property
@@ -320,6 +315,11 @@ class Cell:
         )
 
 
+def auxiliary_key(settings: Mapping[str, Any], source: str, fingerprint: str | None, seed: int) -> str:
+    """Content key of a training on auxiliary images."""
+    return digest({"settings": settings, "source": source, "fingerprint": fingerprint, "seed": seed})
+
+
 def described(settings: Mapping[str, Any]) -> str:
     """Settings as a table shows them: ``lam=0, reduction=sum``."""
     return ", ".join(f"{name}={_shown(value)}" for name, value in settings.items())
@@ -358,7 +358,8 @@ def plan(
             raise ValueError(str(error).replace("test_images", "--test-images", 1)) from None
         if test_images == len(test_labels):  # that is the whole split
             test_images = None
-    sizes = {index: int((dataset.train_labels == index).sum()) for index in classes}
+    counts = np.bincount(dataset.train_labels, minlength=len(dataset.classes))
+    sizes = {index: int(counts[index]) for index in classes}
     for m in train_per_class:
         for index, size in sizes.items():
             if m != "all" and not 1 <= int(m) <= size:

@@ -97,11 +97,12 @@ class Cluster:
         self._at_workers = 0
         self._again: collections.deque[_Call] = collections.deque()
         self._finished: queue.SimpleQueue[tuple[Future, _Call]] = queue.SimpleQueue()
-        workers = self._workers()
         #: Where tasks compute: "auto" on a cluster means its GPUs if it declares any.
         self.device = device
         if address is not None and device == "auto":
-            self.device = "cuda" if any(_has_gpu(worker) for worker in workers) else "cpu"
+            while not self.slots():
+                time.sleep(0.1)
+            self.device = "cuda" if any(_has_gpu(worker) for worker in self._workers()) else "cpu"
 
     def _workers(self) -> list[dict[str, Any]]:
         with self._lost_cluster():
@@ -241,7 +242,7 @@ def local_cluster(workers: int, device: str) -> Iterator[Cluster]:
             with Client(cluster, set_as_default=False) as client:
                 try:
                     cluster.scale(workers)  # does not wait for them
-                    yield Cluster(client, None, device, lambda: cluster.loop.add_callback(_refill, cluster, workers))
+                    yield Cluster(client, None, device, lambda: cluster.loop.add_callback(_refill, cluster, workers))  # type: ignore[union-attr]
                 except BaseException:
                     _kill_workers(cluster, others)
                     raise

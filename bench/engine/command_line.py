@@ -40,6 +40,21 @@ def whole_number(text: str) -> int:
         raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers") from None
 
 
+def non_negative_int(text: str) -> int:
+    """Parse an integer of at least 0."""
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers of at least 0")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"got {text!r}; accepted are numbers from 0 to 1")
+
+
 def positive_int(text: str) -> int:
     """Parse an integer of at least 1."""
     try:

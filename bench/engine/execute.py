@@ -152,6 +152,7 @@ def execute(
         from bench.engine import tasks
     ran = failures = 0
     with (
+        _engine(options, len(pending)) as engine,
         tqdm(
             total=len(cells),
             initial=len(cells) - len(pending),
@@ -160,7 +161,6 @@ def execute(
             file=sys.stderr,
             dynamic_ncols=True,
         ) as bar,
-        _engine(options, len(pending)) as engine,
     ):
 
         def keep(cell: Cell, outcome: Outcome) -> bool:
@@ -178,6 +178,7 @@ def execute(
                     aucs=outcome.aucs,
                     fit_seconds=outcome.fit_seconds,
                     score_seconds=outcome.score_seconds,
+                    parameters=outcome.parameters,
                     device=outcome.device,
                     threads=options.threads,
                     versions=outcome.versions,

@@ -64,6 +64,7 @@ CREATE TABLE IF NOT EXISTS cells ({_CELL}
     aucs TEXT NOT NULL,
     fit_seconds REAL NOT NULL,
     score_seconds REAL NOT NULL,
+    parameters INTEGER,
     {_ORIGIN}
 );
 CREATE TABLE IF NOT EXISTS failures ({_CELL}
@@ -354,6 +355,7 @@ class Store:
         aucs: dict[str, float],
         fit_seconds: float,
         score_seconds: float,
+        parameters: int | None = None,
         device: str,
         threads: int,
         versions: dict[str, str],
@@ -366,6 +368,7 @@ class Store:
             "aucs": json.dumps(aucs),
             "fit_seconds": fit_seconds,
             "score_seconds": score_seconds,
+            "parameters": parameters,
             "device": device,
             "threads": threads,
             "versions": canonical_json(versions),

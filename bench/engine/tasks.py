@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import math
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 import methods
 from bench.engine import protocol, provenance
@@ -115,6 +117,7 @@ class Outcome:
     aucs: dict[str, float] = dataclasses.field(default_factory=dict)
     fit_seconds: float = 0.0
     score_seconds: float = 0.0
+    parameters: int | None = None
     device: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     git_commit: str = ""
@@ -122,8 +125,11 @@ class Outcome:
 
 
 def source() -> tuple[str, str]:
-    """Version and commit of the package in this process; no commit is known of an installed copy."""
-    commit = provenance.git_commit()
+    """Version and commit of the package in this process, as far as they are known.
+
+    Changes that are not committed do not count: a file may be edited while a run goes on.
+    """
+    commit = provenance.git_commit().removesuffix("-dirty")
     return provenance.versions().get("corel", ""), "" if commit.startswith("version ") else commit
 
 
@@ -185,12 +191,29 @@ def run_task(task: Task) -> Outcome:
             fitted = time.perf_counter()
             variants = _checked_variants(method.score_variants(test), len(labels))
             scored = time.perf_counter()
+            parameters = _parameters(method)
             aucs = {name: _best_auc(labels == cell.class_index, scores) for name, scores in variants.items()}
             if alone:
                 shutil.rmtree(folder, ignore_errors=True)
     except (Exception, SystemExit) as error:  # whatever a method does wrong must cost its own cell only
         return Outcome(error=one_line(error))
-    return Outcome(aucs, fitted - started, scored - fitted, **_provenance(conditions))
+    return Outcome(aucs, fitted - started, scored - fitted, parameters, **_provenance(conditions))
+
+
+def _parameters(method: methods.OneClassMethod) -> int | None:
+    """How many parameters a fitted method says that it has.
+
+    Raises
+    ------
+    TypeError
+        If that is not a whole number.
+    """
+    given = method.parameters()
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | np.integer):
+        raise TypeError(f"parameters: the method returned {given!r}; accepted are whole numbers and None")
+    return int(given)
 
 
 def prepare(preparation: Preparation) -> Prepared:
@@ -311,10 +334,16 @@ def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        with threadpool_limits(limits=count):
+        with _pools(len(sys.modules)).limit(limits=count):
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@functools.lru_cache(maxsize=1)
+def _pools(modules: int) -> ThreadpoolController:
+    """The thread pools of this process, looked for again where more ``modules`` are imported: it takes milliseconds."""
+    return ThreadpoolController()
 
 
 @contextlib.contextmanager

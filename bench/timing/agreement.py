@@ -89,8 +89,9 @@ def interpreted_edges() -> MergeEdges:
     ValueError
         If the environment did not ask for the interpreter before Triton was imported.
     """
-    from corel.persistence._cuda import merge_edges
     from triton import knobs
+
+    from corel.persistence.kernels.triton_kernels import merge_edges
 
     if not knobs.runtime.interpret:
         raise ValueError(f"TRITON_INTERPRET: got {os.environ.get('TRITON_INTERPRET')!r}; the interpreter needs 1")

@@ -50,6 +50,82 @@ def check_p(p: float) -> float:
     return float(_at_least_one("p", p))
 
 
+def check_distances(distances: Tensor, batches: bool = True) -> Tensor:
+    """Return matrices of distances in float32 or float64; numbers in them are left to :func:`symmetric_lengths`.
+
+    Parameters
+    ----------
+    distances
+        (…, n, n) floating point, n ≥ 1.
+    batches
+        Whether leading dimensions are accepted.
+
+    Raises
+    ------
+    TypeError
+        If ``distances`` is no floating-point tensor, or sparse, or on the meta device.
+    ValueError
+        If it has another shape.
+    """
+    distances = _checks.check_floating("distances", distances)
+    shape = distances.shape
+    if len(shape) < 2 or (len(shape) > 2 and not batches) or shape[-1] != shape[-2] or not shape[-1]:
+        accepted = "(…, n, n)" if batches else "(n, n)"
+        raise ValueError(f"distances: got shape {tuple(shape)}; accepted is {accepted}, n ≥ 1")
+    return distances
+
+
+def symmetric_lengths(distances: Tensor) -> Tensor:
+    """The lengths above the diagonals of matrices of distances, mirrored, and 0 on the diagonals.
+
+    Parameters
+    ----------
+    distances
+        (…, n, n) of any floating dtype, each matrix as :func:`corel.vr_persistence` accepts it.
+
+    Returns
+    -------
+    Tensor
+        (…, n, n) float32 or float64, detached.
+
+    Raises
+    ------
+    ValueError
+        If a length is NaN or negative, or a matrix not symmetric, or not 0 on its diagonal, up to rounding.
+    """
+    lengths = distances.detach()
+    if lengths.dtype not in _checks.COMPUTED:
+        lengths = lengths.float()
+    for wrong, what in ((lengths.isnan(), "NaN"), (lengths < 0, "a negative length")):
+        if wrong.any():
+            place = tuple(wrong.nonzero()[0].tolist())
+            raise ValueError(f"distances: got {what} at {place}; accepted are lengths ≥ 0, and infinity")
+    # torch.cdist takes roots of differences of squares: a squared length is wrong by a few ϵ times the largest square
+    largest = torch.where(lengths < math.inf, lengths, 0.0).amax((-2, -1), keepdim=True)
+    epsilon = max(4 * math.sqrt(torch.finfo(lengths.dtype).eps), torch.finfo(distances.dtype).eps)
+    rounding = largest.double() * epsilon
+    wrong = (lengths != lengths.mT) & ~((lengths - lengths.mT).abs() <= rounding)
+    if wrong.any():
+        *matrix, i, j = wrong.nonzero()[0].tolist()
+        place, mirrored = (*matrix, i, j), (*matrix, j, i)
+        raise ValueError(
+            f"distances: got {lengths[place]:.9g} at {place} but {lengths[mirrored]:.9g} at {mirrored}, more than "
+            f"rounding apart ({rounding[tuple(matrix)].item():.2g}); accepted are symmetric ones, such as "
+            "(distances + distances.mT) / 2"
+        )
+    wrong = lengths.diagonal(dim1=-2, dim2=-1) > rounding.squeeze(-1)
+    if wrong.any():
+        *matrix, i = wrong.nonzero()[0].tolist()
+        place = (*matrix, i, i)
+        raise ValueError(
+            f"distances: got {lengths[place]:.9g} at {place}, more than rounding "
+            f"({rounding[tuple(matrix)].item():.2g}); accepted is 0 on the diagonal, as after "
+            "distances.diagonal(dim1=-2, dim2=-1).zero_()"
+        )
+    above = lengths.triu(1)
+    return above + above.mT
+
+
 def norm(u: Tensor, p: float = 1.0) -> Tensor:
     """Length of vectors under ‖·‖p, differentiable, on any device.
 

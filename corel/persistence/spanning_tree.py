@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from corel import _checks
-from corel.persistence.metric import check_p, edge_lengths, only_backward
-from corel.persistence.reference import reference_merge_edges
+from corel.persistence.metric import check_distances, check_p, edge_lengths, only_backward, symmetric_lengths
+from corel.persistence.reference import reference_merge_edges, reference_merge_edges_of_distances
 
 _COMPUTED, _STRIDED = _checks.COMPUTED, _checks.STRIDED
 
 
-def merge_edges(points: Tensor, p: float = 1.0) -> Tensor:
+def merge_edges(points: Tensor | None = None, p: float = 1.0, *, distances: Tensor | None = None) -> Tensor:
     """Edges along which the components of a cloud merge, in the order in which they do.
 
     Parameters
@@ -33,7 +33,11 @@ def merge_edges(points: Tensor, p: float = 1.0) -> Tensor:
         (…, n, d) floating point, n ≥ 1, d ≥ 1; leading dimensions are a batch of clouds. float16 and bfloat16 are
         computed in float32.
     p
-        Norm, 1 ≤ p ≤ ∞.
+        Norm of ``points``, 1 ≤ p ≤ ∞.
+    distances
+        In place of ``points``: (…, n, n) floating point, n ≥ 1, of any metric; each matrix as
+        :func:`corel.vr_persistence` accepts it: non-negative, symmetric and 0 on the diagonal, up to rounding. Lengths
+        are those above the diagonal, (i, j) with i < j; ∞ joins points only where nothing else does.
 
     Returns
     -------
@@ -43,37 +47,47 @@ def merge_edges(points: Tensor, p: float = 1.0) -> Tensor:
     Raises
     ------
     TypeError
-        If ``points`` is no floating-point tensor, or sparse, or on the meta device.
+        If ``points`` or ``distances`` is no floating-point tensor, or sparse, or on the meta device, or if not exactly
+        one of them is given.
     ValueError
         If ``points`` has fewer than two dimensions, no point or no coordinate, or a coordinate that is NaN or
-        infinite (looked for on the CPU only: on a GPU it would cost a synchronisation, and NaN comes out).
+        infinite (looked for on the CPU only: on a GPU it would cost a synchronisation, and NaN comes out). If
+        ``distances`` is not as described (looked for on every device).
     """
+    if points is None or distances is not None:
+        check_p(p)
+        return _edges_of_distances(points, distances)
     points, p = check_points(points), check_p(p)
     if is_plain_cpu(points):
         return torch.from_numpy(cpu_kernels().spanning_trees(points, p)[0])
     return _merge_edges(points.detach(), p)
 
 
-def death_times(points: Tensor, p: float = 1.0) -> Tensor:
+def death_times(points: Tensor | None = None, p: float = 1.0, *, distances: Tensor | None = None) -> Tensor:
     """Death times of the 0-dimensional Rips persistence of a cloud, essential class left out.
 
     Parameters
     ----------
-    points, p
+    points, p, distances
         As for :func:`merge_edges`.
 
     Returns
     -------
     Tensor
-        (…, n − 1), non-decreasing, full distances ε (not radii), of the dtype of ``points`` (float32 for float16 and
+        (…, n − 1), non-decreasing, full distances ε (not radii), of the dtype of the input (float32 for float16 and
         bfloat16). Differentiable: the gradient of a death is that of the length of its edge (paper, Theorem 2), with
-        0 at equal points.
+        0 at equal points; that of ``distances`` goes to the entry (i, j), i < j, alone.
 
     Raises
     ------
     TypeError, ValueError
         As for :func:`merge_edges`.
     """
+    if points is None or distances is not None:
+        i, j = merge_edges(points, p, distances=distances).unbind(-1)
+        assert distances is not None
+        lengths = check_distances(distances)
+        return lengths.flatten(-2).gather(-1, i * lengths.shape[-1] + j)
     points, p = check_points(points), check_p(p)
     if is_plain_cpu(points):
         if points.requires_grad and torch.is_grad_enabled():
@@ -168,3 +182,41 @@ def _(points: Tensor, p: float) -> Tensor:
 def _(info: object, in_dims: tuple[int | None, ...], points: Tensor, p: float) -> tuple[Tensor, int]:
     assert in_dims[0] is not None
     return _merge_edges(points.movedim(in_dims[0], 0), p), 0
+
+
+def _edges_of_distances(points: Tensor | None, distances: Tensor | None) -> Tensor:
+    """:func:`merge_edges` of matrices of distances, where ``points`` are not given too."""
+    if points is not None or distances is None:
+        given = "neither" if distances is None else "both"
+        raise TypeError(f"points, distances: got {given}; accepted is exactly one of them")
+    check_distances(distances)
+    find = _find_edges_of_distances if is_plain_cpu(distances) else _merge_edges_of_distances
+    return find(distances.detach())
+
+
+def _find_edges_of_distances(distances: Tensor) -> Tensor:
+    if distances.is_cpu:
+        edges = cpu_kernels().trees_of_distances(distances) if distances.dtype in _COMPUTED else None
+        if edges is None:  # either what deviates is no more than rounding, or this raises the error that says what does
+            edges = cpu_kernels().trees_of_distances(symmetric_lengths(distances))
+        return torch.from_numpy(edges)
+    *lead, n, _ = distances.shape
+    matrices = symmetric_lengths(distances).reshape(math.prod(lead), n, n)
+    return reference_merge_edges_of_distances(matrices).reshape(*lead, n - 1, 2)
+
+
+_merge_edges_of_distances = torch.library.custom_op("corel::merge_edges_of_distances", mutates_args=())(
+    _find_edges_of_distances
+)
+
+
+@_merge_edges_of_distances.register_fake
+def _(distances: Tensor) -> Tensor:
+    *lead, n, _ = distances.shape
+    return distances.new_empty((*lead, n - 1, 2), dtype=torch.int64)
+
+
+@_merge_edges_of_distances.register_vmap
+def _(info: object, in_dims: tuple[int | None, ...], distances: Tensor) -> tuple[Tensor, int]:
+    assert in_dims[0] is not None
+    return _merge_edges_of_distances(distances.movedim(in_dims[0], 0)), 0

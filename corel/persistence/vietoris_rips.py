@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from corel.persistence.filtration import (
     enclosing_radius,
     vietoris_rips_filtration,
 )
-from corel.persistence.metric import check_p, edge_lengths, pairwise_lengths
+from corel.persistence.metric import check_distances, check_p, edge_lengths, pairwise_lengths, symmetric_lengths
 from corel.persistence.pairing import Coboundary, Pairs, pairs_of_boundary, pairs_of_coboundary, pairs_of_forest
 from corel.persistence.spanning_tree import check_points, merge_edges
 
@@ -59,7 +58,7 @@ def vr_persistence(
     algorithm
         ``"reduction"``: Algorithm 3 of the paper in every dimension; of the boundary matrix in dimension 0, and above
         of the coboundary matrix, which has the same pairs and takes far less work.
-        ``"spanning-tree"``: dimension 0 as a minimum spanning tree; from points in O(n) memory.
+        ``"spanning-tree"``: dimension 0 as a minimum spanning tree, from points in O(n) memory.
         ``"auto"``: the spanning tree in dimension 0, the reduction above.
 
     Returns
@@ -94,7 +93,7 @@ def vr_persistence(
         given = "neither" if points is None else "both"
         raise ValueError(f"points, distances: got {given}; accepted is exactly one of them")
     if distances is not None:
-        source = _check_distances(distances)
+        source = check_distances(distances, batches=False)
     else:
         assert points is not None
         source = _check_cloud(points)
@@ -104,16 +103,16 @@ def vr_persistence(
         return source[edges[:, 0], edges[:, 1]] if distances is not None else edge_lengths(source, edges, p)
 
     tree = algorithm != "reduction"
-    if distances is None and tree and max_dim == 0:
-        edges = merge_edges(source, p)
-        if max_length is not None:
-            edges = edges[values(edges) <= max_length]
-        all_pairs = [pairs_of_forest(n, edges)]
+    if tree and max_dim == 0:
+        edges = merge_edges(points, p, distances=distances)
+        length = values(edges).detach()
+        longest = math.inf if max_length is None else max_length
+        all_pairs = [pairs_of_forest(n, edges[(length <= longest) & (length < math.inf)])]
     else:
         check_edges(n)
-        lengths = _mirrored(source.detach()) if distances is not None else pairwise_lengths(source.detach(), p)
+        lengths = symmetric_lengths(distances) if distances is not None else pairwise_lengths(source.detach(), p)
         order = edge_order(lengths, enclosing_radius(lengths) if max_length is None else max_length)
-        all_pairs = _pairs(order, max_dim, tree)
+        all_pairs = _pairs(order, max_dim, merge_edges(distances=lengths) if tree else None)
 
     diagrams = []
     for dim, pairs in enumerate(all_pairs):
@@ -135,12 +134,16 @@ def vr_persistence(
     return diagrams
 
 
-def _pairs(order: EdgeOrder, max_dim: int, tree: bool) -> list[Pairs]:
-    """The pairs of each dimension."""
+def _pairs(order: EdgeOrder, max_dim: int, tree: Tensor | None) -> list[Pairs]:
+    """The pairs of each dimension; those of dimension 0 from a minimum spanning tree, if there is one."""
     n = len(order.place)
     if max_dim > 0:
         Coboundary(order, max_dim)  # raises for a dimension that is too high, before work is spent on lower ones
-    all_pairs = [pairs_of_forest(n, _spanning_forest(order)) if tree else pairs_of_boundary(n, order.edges)]
+    if tree is None:
+        all_pairs = [pairs_of_boundary(n, order.edges)]
+    else:
+        inside = order.place[tree[:, 0], tree[:, 1]] < len(order.edges)
+        all_pairs = [pairs_of_forest(n, tree[inside])]
     if max_dim == 0:
         return all_pairs
     filtration = vietoris_rips_filtration(order, max_dim)
@@ -150,20 +153,6 @@ def _pairs(order: EdgeOrder, max_dim: int, tree: bool) -> list[Pairs]:
         pairs, deaths = pairs_of_coboundary(order, filtration[dim], deaths)
         all_pairs.append(pairs)
     return all_pairs
-
-
-def _spanning_forest(order: EdgeOrder) -> Tensor:
-    """The minimum spanning forest of the filtration's edges, in their order."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import minimum_spanning_tree
-
-    n = len(order.place)
-    i, j = order.edges.cpu().numpy().T
-    # weighted by their places in the order, which are all different; from 1, since scipy takes a 0 for no edge
-    weights = np.arange(1, 1 + len(order.edges))
-    forest = minimum_spanning_tree(coo_array((weights, (i, j)), shape=(n, n)).tocsr())
-    place = torch.from_numpy(forest.data).long().sort().values - 1
-    return order.edges[place.to(order.edges.device)]
 
 
 def _longest_edges(order: EdgeOrder, vertices: Tensor) -> Tensor:
@@ -189,40 +178,3 @@ def _check_cloud(points: Tensor) -> Tensor:
     if not points.isfinite().all():
         raise ValueError("points: got a coordinate that is NaN or infinite; accepted are finite ones")
     return points
-
-
-def _check_distances(distances: Tensor) -> Tensor:
-    """Return a matrix of distances in float32 or float64, or raise what :func:`vr_persistence` says."""
-    given = distances
-    distances = _checks.check_floating("distances", distances)
-    if distances.dim() != 2 or distances.shape[0] != distances.shape[1] or not len(distances):
-        raise ValueError(f"distances: got shape {tuple(distances.shape)}; accepted is (n, n), n ≥ 1")
-    lengths = distances.detach()
-    for wrong, what in ((lengths.isnan(), "NaN"), (lengths < 0, "a negative length")):
-        if wrong.any():
-            i, j = wrong.nonzero()[0].tolist()
-            raise ValueError(f"distances: got {what} at ({i}, {j}); accepted are lengths ≥ 0, and infinity")
-    # torch.cdist takes roots of differences of squares: a squared length is wrong by a few ϵ times the largest square
-    largest = float(torch.where(lengths < math.inf, lengths, 0.0).max())
-    rounding = largest * max(4 * math.sqrt(torch.finfo(lengths.dtype).eps), torch.finfo(given.dtype).eps)
-    wrong = (lengths != lengths.T) & ~((lengths - lengths.T).abs() <= rounding)
-    if wrong.any():
-        i, j = wrong.nonzero()[0].tolist()
-        raise ValueError(
-            f"distances: got {lengths[i, j]:.9g} at ({i}, {j}) but {lengths[j, i]:.9g} at ({j}, {i}), more than "
-            f"rounding apart ({rounding:.2g}); accepted are symmetric ones, such as (distances + distances.T) / 2"
-        )
-    wrong = lengths.diagonal() > rounding
-    if wrong.any():
-        i = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"distances: got {lengths[i, i]:.9g} at ({i}, {i}), more than rounding ({rounding:.2g}); "
-            "accepted is 0 on the diagonal, as after distances.fill_diagonal_(0)"
-        )
-    return distances
-
-
-def _mirrored(lengths: Tensor) -> Tensor:
-    """The symmetric matrix with the same lengths above the diagonal, and 0 on it."""
-    above = lengths.triu(1)
-    return above + above.T

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +71,24 @@ def signals_as_in_a_terminal() -> Iterator[None]:
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture(autouse=True)
+def without_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the page at the end of a table, which takes longer than the table; not in tests marked ``page``."""
+    if "page" not in request.keywords:
+        monkeypatch.setattr("bench.analysis.page.write", lambda *_, **__: None)
+
+
+@pytest.fixture(scope="session")
+def write_experiment() -> Callable[[Path], None]:
+    """Writes the images and the method of the two fixtures below to a folder, as images/ and mean_colour.py."""
+
+    def write(folder: Path) -> None:
+        write_images(folder / "images", {"red": (190, 60, 60), "green": (60, 190, 60), "grey": (110, 110, 110)})
+        (folder / "mean_colour.py").write_text(METHOD)
+
+    return write
 
 
 @pytest.fixture

@@ -257,7 +257,7 @@ def test_help_names_every_dataset():
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["--frobnicate"], ["--runs", "0"]])
-@pytest.mark.parametrize("module", ["table1", "publish"])
+@pytest.mark.parametrize("module", ["table1", "publish", "verify", "scale"])
 def test_an_answer_that_needs_no_library_imports_none(words, module):
     code = (
         "import runpy, sys\n"

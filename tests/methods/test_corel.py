@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -12,9 +13,9 @@ from sklearn.metrics import roc_auc_score
 
 import methods
 import methods.corel as module
-from corel import BallCount
+from corel import BallCount, train_autoencoder
 from methods.base import NonFiniteLossError
-from methods.corel import Corel, CorelSettings
+from methods.corel import Corel, CorelSettings, history_path
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 3, 32, 32), dtype=np.uint8)
 SMALL = CorelSettings(epochs=2, batch_size=16, branches=4, branch_dim=3)
@@ -115,10 +116,19 @@ def test_global_settings_of_pytorch_do_not_change_a_loaded_encoder(tmp_path, tra
     np.testing.assert_array_equal(codes, expected)
 
 
+def test_the_history_is_kept_beside_the_encoder(tmp_path):
+    settings = {name: value for name, value in dataclasses.asdict(SMALL).items() if name != "radius"}
+    _, history = train_autoencoder(IMAGES, **settings, seed=3, device="cpu", progress=False)
+    Corel(SMALL, seed=3, device="cpu").fit_auxiliary(IMAGES, path=tmp_path / "key")
+    kept = pd.read_csv(history_path(tmp_path / "key"))
+    assert list(kept) == list(history)
+    pd.testing.assert_frame_equal(kept.drop(columns="seconds"), history.drop(columns="seconds"), check_exact=True)
+
+
 def test_trained_once_and_loaded_after(tmp_path, trainings):
     path = tmp_path / "auxiliary" / "key"
     first = Corel(SMALL, device="cpu").fit_auxiliary(IMAGES, path=path)
-    assert [file.name for file in path.parent.iterdir()] == ["key"]  # the checkpoint is gone
+    assert sorted(file.name for file in path.parent.iterdir()) == ["key", "key.history.csv"]  # no checkpoint any more
     again = Corel(SMALL, device="cpu").fit_auxiliary(IMAGES, path=path)
     other_radius = Corel(dataclasses.replace(SMALL, radius=9.0), device="cpu").fit_auxiliary(IMAGES, path=path)
     assert len(trainings) == 1
@@ -181,7 +191,7 @@ def test_interrupted_training_goes_on(tmp_path, monkeypatch):
     resumed = Corel(SMALL, device="cpu").fit_auxiliary(IMAGES, path=path).prepare(IMAGES)
     assert ran == [2]
     np.testing.assert_array_equal(resumed, whole)
-    assert [file.name for file in tmp_path.iterdir()] == ["key"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["key", "key.history.csv"]
 
 
 def test_auxiliary_settings_leave_the_radius_out():
@@ -234,3 +244,9 @@ def test_digits_are_told_apart():
         method.fit(train_codes[labels[:1300] == digit][:100])
         aucs.append(roc_auc_score(labels[1300:] == digit, method.score_samples(test_codes)))
     assert np.mean(aucs) > 0.85
+
+
+def test_parameters_are_those_of_the_encoder():
+    assert methods.create("corel").parameters() == 113_888  # the block-diagonal encoder of the paper's settings
+    assert methods.create("sklearn:IsolationForest@corel").parameters() == 113_888
+    assert methods.create("sklearn:IsolationForest").parameters() is None

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from corel._threads import all_true
-from corel.persistence.kernels import gradients, small_clouds
+from corel.persistence.kernels import distances, gradients, small_clouds
 from corel.persistence.kernels.edges import kruskal
 from corel.persistence.kernels.large_clouds import tree_of_blocks
 
@@ -56,6 +56,33 @@ def spanning_trees(points: torch.Tensor, p: float) -> tuple[np.ndarray, np.ndarr
         trees = *shape[:-2], shape[-2] - 1
         edges, lengths = edges.reshape(*trees, 2), lengths.reshape(trees)
     return edges, lengths
+
+
+def trees_of_distances(matrices: torch.Tensor) -> np.ndarray | None:
+    """Minimum spanning trees of a batch of matrices of distances.
+
+    Parameters
+    ----------
+    matrices
+        (…, n, n) float32 or float64 on the CPU, 1 ≤ n < 2³¹ − 1.
+
+    Returns
+    -------
+    ndarray or None
+        Edges (…, n − 1, 2) int64, sorted by (length, i, j), i < j; None if a length is NaN or negative, or a matrix not
+        symmetric to the last bit or not 0 on its diagonal.
+    """
+    *lead, n, _ = matrices.shape
+    batch = math.prod(lead)
+    array = _array(matrices).reshape(batch, n, n)
+    edges, lengths = np.empty((batch, n - 1, 2), np.int64), np.empty((batch, n - 1), array.dtype)
+    threads = torch.get_num_threads() if array.size > _WORTH_THREADS else 1
+    share = max(1, -(-batch // (4 * threads)))
+    tasks = [
+        partial(distances.spanning_trees, array, first, min(first + share, batch), edges, lengths)
+        for first in range(0, batch, share)
+    ]
+    return edges.reshape(*lead, n - 1, 2) if all_true(tasks, threads) else None
 
 
 def lengths_backward(

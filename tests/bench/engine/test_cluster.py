@@ -226,6 +226,8 @@ def test_a_scheduler_that_goes_is_one_line(small):
 def test_a_cluster_without_workers_does_not_hold_the_run(small, monkeypatch):
     monkeypatch.setattr(cluster, "WORKER_SECONDS", 0.3)
     _, address = small(n_workers=0)
+    with pytest.raises(TimeoutError, match="no worker for 0 s"), cluster_at(address, "auto"):
+        pass
     with (
         cluster_at(address, "cpu") as engine,
         pytest.raises(TimeoutError, match=rf"no worker for 0 s: the cluster at '{address}' has none"),

@@ -225,6 +225,18 @@ def test_variants_that_are_no_scores_by_name_cost_their_cell(task, variants):
     assert error.startswith("TypeError: score_variants: the method returned ")
 
 
+@pytest.mark.parametrize(("given", "kept"), [("None", None), ("7", 7), ("np.int64(7)", 7)])
+def test_parameters_are_kept(task, given, kept):
+    outcome = tasks.run_task(task(fit=f"self.parameters = lambda: {given}"))
+    assert (outcome.error, outcome.parameters) == ("", kept)
+
+
+@pytest.mark.parametrize("given", ["1.5", "True", "'7'"])
+def test_parameters_that_are_no_number_cost_their_cell(task, given):
+    error = tasks.run_task(task(fit=f"self.parameters = lambda: {given}")).error
+    assert re.fullmatch(r"TypeError: parameters: the method returned .*; accepted are whole numbers and None", error)
+
+
 @pytest.mark.parametrize("content", [b"", b"x" * 400, None])
 def test_damaged_features_are_no_features(tmp_path, content):
     path = tmp_path / "features.npy"
@@ -253,8 +265,9 @@ def test_prepare_that_returns_no_features_is_named(task, returned, message):
     [("", "", False), ("9.9", "", True), ("", "0" * 40, True)],
 )
 def test_a_worker_with_another_version_is_refused(version, commit, refused, monkeypatch):
-    monkeypatch.setattr(tasks.provenance, "git_commit", lambda: "a" * 40)
+    monkeypatch.setattr(tasks.provenance, "git_commit", lambda: "a" * 40 + "-dirty")
     own_version, own_commit = tasks.source()
+    assert own_commit == "a" * 40
     expected = (version or own_version, commit or own_commit)
     if refused:
         with pytest.raises(ImportError, match=r"it has corel .*, and the run corel "):

@@ -110,6 +110,20 @@ def test_gpu_gives_the_cpus_edges(shape, dtype, p):
 
 
 @gpu
+def test_gpu_gives_the_cpus_edges_of_distances():
+    for matrices in (torch.rand(3, 60, 60), torch.randint(0, 4, (2, 1, 30, 30)).double()):
+        symmetric = matrices.triu(1) + matrices.triu(1).mT
+        there = symmetric.cuda().requires_grad_()
+        assert torch.equal(corel.merge_edges(distances=there).cpu(), corel.merge_edges(distances=symmetric))
+        deaths = corel.death_times(distances=there)
+        assert torch.equal(deaths.cpu(), corel.death_times(distances=symmetric))
+        deaths.sum().backward()
+        assert there.grad.sum() == deaths.numel()
+        with pytest.raises(ValueError, match="distances: got a negative length"):
+            corel.death_times(distances=-there)
+
+
+@gpu
 def test_loss_and_gradient_in_a_cuda_graph():
     loss = corel.ConnectivityLoss(branches=16)
     code = torch.randn(100, 160)

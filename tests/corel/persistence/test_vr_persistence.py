@@ -284,6 +284,13 @@ def test_missing_edges_are_never_joined():
 
 
 @pytest.mark.parametrize("algorithm", [*ALGORITHMS, "spanning-tree"])
+def test_points_whose_distance_overflows_are_never_joined(algorithm):
+    (diagram,) = vr_persistence(torch.tensor([[-3e38], [3e38], [-3e38]]), algorithm=algorithm)
+    assert diagram.points.tolist() == [[0, 0], [0, math.inf], [0, math.inf]]
+    assert diagram.death_simplices.tolist() == [[0, 2], [-1, -1], [-1, -1]]
+
+
+@pytest.mark.parametrize("algorithm", [*ALGORITHMS, "spanning-tree"])
 def test_one_point(algorithm):
     (diagram,) = vr_persistence(torch.zeros(1, 3), algorithm=algorithm)
     assert diagram.points.tolist() == [[0, math.inf]]
@@ -428,12 +435,12 @@ CLOUD, MATRIX = torch.zeros(3, 2), torch.zeros(3, 3)
         (
             {"distances": torch.tensor([[0.0, 1.0], [2.0, 0.0]])},
             ValueError,
-            r"got 1 at \(0, 1\) but 2 at \(1, 0\), .* \(distances \+ distances.T\) / 2",
+            r"got 1 at \(0, 1\) but 2 at \(1, 0\), .* \(distances \+ distances.mT\) / 2",
         ),
         (
             {"distances": torch.tensor([[0.0, 1.0], [1.0, 3.0]])},
             ValueError,
-            r"got 3 at \(1, 1\), .* distances.fill_diagonal_\(0\)",
+            r"got 3 at \(1, 1\), .*zero_\(\)",
         ),
         ({"distances": torch.tensor([[0.0, math.nan], [math.nan, 0.0]])}, ValueError, "got NaN"),
         ({"points": torch.randn(400, 2), "max_dim": 6}, ValueError, "max_dim: got 6 or more for 400 points"),

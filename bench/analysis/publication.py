@@ -1,0 +1,69 @@
+"""A published folder: every file of it is made of its rows."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from bench.analysis import tables
+from bench.engine import published
+from bench.engine.arguments import command_file
+from bench.engine.store import Rows
+
+#: Digests of the other files, as ``sha256sum`` writes and checks them.
+DIGESTS = "SHA256SUMS"
+_COMMAND = re.compile(r"command(-\d+)?")
+
+
+def commands(rows: Rows) -> dict[str, str]:
+    """The commands that made the rows, by the name of the file that repeats each."""
+    lines = dict.fromkeys(rows.cells.sort_values(["finished", "command"])["command"])
+    return {f"command{'' if number == 1 else f'-{number}'}": line for number, line in enumerate(lines, 1)}
+
+
+def names(rows: Rows) -> list[str]:
+    """The files that :func:`write` may write."""
+    return [*published.FILES.values(), "table1.csv", "table1.md", DIGESTS, *commands(rows)]
+
+
+def present(folder: Path) -> list[str]:
+    """The files of a folder that are of a publication, those of an earlier one too."""
+    known = {*published.FILES.values(), "table1.csv", "table1.md"}
+    return sorted(path.name for path in folder.iterdir() if path.name in known or _COMMAND.fullmatch(path.name))
+
+
+def write(folder: Path, rows: Rows, place: str) -> pd.DataFrame:
+    """Write rows, the tables made of them, the commands that repeat them, and the digests of all these.
+
+    Parameters
+    ----------
+    place
+        The folder as commands name it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The table.
+    """
+    lines = commands(rows)
+    texts = {name: command_file(line, shlex.quote(f"{place}/{name}")) for name, line in lines.items()}
+    published.write_published(folder, rows)
+    table = tables.write(folder, rows.all_cells(), rows.auxiliaries, list(lines.values()))
+    for stale in folder.glob("command*"):
+        if _COMMAND.fullmatch(stale.name) and stale.name not in lines:
+            stale.unlink()
+    for name, text in texts.items():
+        tables.write_text(folder / name, text)
+    lines_of_digests = [f"{digest}  {name}\n" for name, digest in digests(folder, present(folder)).items()]
+    tables.write_text(folder / DIGESTS, "".join(lines_of_digests))
+    return table
+
+
+def digests(folder: Path, files: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of each file's content, by its name."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
