@@ -20,7 +20,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "generated_tables",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "pictures/*.md"]
 # a name in :func:`…` and the like that is not documented here is an error; other projects' names stay plain text
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!(corel|methods|bench)\.).*")]
