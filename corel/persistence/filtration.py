@@ -140,13 +140,16 @@ def vietoris_rips_filtration(order: EdgeOrder, max_dim: int) -> list[Simplices]:
         If a dimension has more than ``MAX_SIMPLICES`` simplices, before they are built.
     """
     n = len(order.place)
-    vertices = torch.arange(n, dtype=torch.int64, device=order.place.device).unsqueeze(1)
-    place = torch.full((n,), -1, dtype=torch.int64, device=vertices.device)
-    filtration = [Simplices(vertices, torch.zeros_like(place), vertices.expand(n, 2))]
-    absent = len(order.edges)
-    # upward[u, v]: whether there is an edge (u, v), u < v
-    upward = (order.place < absent).triu(1)
-    for dim in range(1, max_dim + 1):
+    points = torch.arange(n, dtype=torch.int64, device=order.place.device).unsqueeze(1)
+    filtration = [Simplices(points, torch.zeros_like(points[:, 0]), points.expand(n, 2))]
+    if max_dim > 0:
+        edges = order.edges
+        filtration.append(Simplices(edges, order.level[edges[:, 0], edges[:, 1]], edges))
+    if max_dim > 1:
+        # upward[u, v]: whether there is an edge (u, v), u < v
+        upward = (order.place < len(order.edges)).triu(1)
+        vertices, place = upward.nonzero(), order.place[upward]
+    for dim in range(2, max_dim + 1):
         # Sorted lexicographically, as those that they are built from.
         vertices, place = _expand(vertices, place, order.place, upward, dim)
         edges = order.edges[place]

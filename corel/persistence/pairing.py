@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from corel.persistence.filtration import EdgeOrder, Simplices
+from corel.persistence.kernels.cohomology import reduce_coboundary
+from corel.persistence.kernels.edges import merge
 from corel.persistence.reduction import SparseColumns, reduce
 
 #: Most entries of a temporary tensor, few enough for the cache of a processor.
@@ -48,20 +50,8 @@ def pairs_of_forest(n: int, edges: Tensor) -> Pairs:
     edges
         (k, 2), a forest, in filtration order.
     """
-    parent = list(range(n))
-
-    def root(v: int) -> int:
-        while parent[v] != v:
-            parent[v] = v = parent[parent[v]]
-        return v
-
-    birth = []
-    for i, j in edges.tolist():
-        first, later = sorted((root(i), root(j)))
-        parent[later] = first
-        birth.append(later)
-    essential = [v for v in range(n) if parent[v] == v]
-    return Pairs(edges.new_tensor(birth).view(-1, 1), edges, edges.new_tensor(essential).unsqueeze(1))
+    birth, essential = (torch.from_numpy(vertices).to(edges.device) for vertices in merge(n, edges.cpu().numpy()))
+    return Pairs(birth.unsqueeze(1), edges, essential.unsqueeze(1))
 
 
 def pairs_of_boundary(n: int, edges: Tensor) -> Pairs:
@@ -253,3 +243,13 @@ def pairs_of_coboundary(order: EdgeOrder, simplices: Simplices, cleared: Tensor)
     by_death = low[lasting].argsort(descending=True)
     pairs = Pairs(birth[lasting][by_death], death[lasting][by_death], vertices[~finite])
     return pairs, torch.cat((apparent_death, low))
+
+
+def pairs_of_coboundary_by_column(order: EdgeOrder, simplices: Simplices, cleared: Tensor) -> tuple[Pairs, Tensor]:
+    """What :func:`pairs_of_coboundary` does, on the CPU, by a compiled function that reduces a column at a time."""
+    vertices, matrix = simplices.vertices, Coboundary(order, simplices.vertices.shape[1] - 1)
+    cleared = cleared.sort().values
+    arrays = (tensor.numpy() for tensor in (vertices, simplices.level, cleared))
+    found = reduce_coboundary(order.level.int().numpy(), order.levels, *arrays)
+    birth, death, essential, filling = map(torch.from_numpy, found)
+    return Pairs(vertices[birth], matrix.vertices(death), vertices[essential]), filling

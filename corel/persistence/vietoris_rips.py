@@ -16,8 +16,22 @@ from corel.persistence.filtration import (
     enclosing_radius,
     vietoris_rips_filtration,
 )
-from corel.persistence.metric import check_distances, check_p, edge_lengths, pairwise_lengths, symmetric_lengths
-from corel.persistence.pairing import Coboundary, Pairs, pairs_of_boundary, pairs_of_coboundary, pairs_of_forest
+from corel.persistence.metric import (
+    check_distances,
+    check_p,
+    edge_lengths,
+    only_backward,
+    pairwise_lengths,
+    symmetric_lengths,
+)
+from corel.persistence.pairing import (
+    Coboundary,
+    Pairs,
+    pairs_of_boundary,
+    pairs_of_coboundary,
+    pairs_of_coboundary_by_column,
+    pairs_of_forest,
+)
 from corel.persistence.spanning_tree import check_points, merge_edges
 
 
@@ -59,7 +73,8 @@ def vr_persistence(
         ``"reduction"``: Algorithm 3 of the paper in every dimension; of the boundary matrix in dimension 0, and above
         of the coboundary matrix, which has the same pairs and takes far less work.
         ``"spanning-tree"``: dimension 0 as a minimum spanning tree, from points in O(n) memory.
-        ``"auto"``: the spanning tree in dimension 0, the reduction above.
+        ``"auto"``: the spanning tree in dimension 0; above, the coboundary matrix, reduced on the CPU by a compiled
+        function a column at a time, and elsewhere by Algorithm 3. Every way gives the same.
 
     Returns
     -------
@@ -99,8 +114,10 @@ def vr_persistence(
         source = _check_cloud(points)
     n = len(source)
 
+    lengths = source if distances is not None else None
+
     def values(edges: Tensor) -> Tensor:
-        return source[edges[:, 0], edges[:, 1]] if distances is not None else edge_lengths(source, edges, p)
+        return edge_lengths(source, edges, p) if lengths is None else lengths[edges[:, 0], edges[:, 1]]
 
     tree = algorithm != "reduction"
     if tree and max_dim == 0:
@@ -110,18 +127,25 @@ def vr_persistence(
         all_pairs = [pairs_of_forest(n, edges[(length <= longest) & (length < math.inf)])]
     else:
         check_edges(n)
-        lengths = symmetric_lengths(distances) if distances is not None else pairwise_lengths(source.detach(), p)
-        order = edge_order(lengths, enclosing_radius(lengths) if max_length is None else max_length)
-        all_pairs = _pairs(order, max_dim, merge_edges(distances=lengths) if tree else None)
+        matrix = symmetric_lengths(distances) if distances is not None else pairwise_lengths(source.detach(), p)
+        order = edge_order(matrix, enclosing_radius(matrix) if max_length is None else max_length)
+        all_pairs = _pairs(order, max_dim, merge_edges(distances=matrix) if tree else None)
+        if distances is None and only_backward(source) and not (source.requires_grad and torch.is_grad_enabled()):
+            lengths = matrix  # nothing is differentiated
 
+    # The edges whose lengths are the values of all diagrams, looked up at once.
+    needed = []
+    for dim, pairs in enumerate(all_pairs):
+        needed += [pairs.death] if dim == 0 else [_longest_edges(order, simplices) for simplices in pairs]
+    value = values(torch.cat(needed))
     diagrams = []
     for dim, pairs in enumerate(all_pairs):
-        death = values(pairs.death if dim == 0 else _longest_edges(order, pairs.death))
+        sizes = len(pairs.birth), len(pairs.death), len(pairs.essential)
         if dim == 0:
-            birth, essential = death.new_zeros(len(pairs.birth)), death.new_zeros(len(pairs.essential))
+            death, value = value[: sizes[1]], value[sizes[1] :]
+            birth, essential = death.new_zeros(sizes[0]), death.new_zeros(sizes[2])
         else:
-            birth = values(_longest_edges(order, pairs.birth))
-            essential = values(_longest_edges(order, pairs.essential))
+            birth, death, essential, value = value.split((*sizes, len(value) - sum(sizes)))
         never = essential.new_full((len(essential),), math.inf)
         diagrams.append(
             PersistenceDiagram(
@@ -149,8 +173,11 @@ def _pairs(order: EdgeOrder, max_dim: int, tree: Tensor | None) -> list[Pairs]:
     filtration = vietoris_rips_filtration(order, max_dim)
     edges = all_pairs[0].death
     deaths = Coboundary(order, 1).number(edges, order.level[edges[:, 0], edges[:, 1]])
+    pairs_of = pairs_of_coboundary
+    if tree is not None and order.place.device.type == "cpu":
+        pairs_of = pairs_of_coboundary_by_column
     for dim in range(1, max_dim + 1):
-        pairs, deaths = pairs_of_coboundary(order, filtration[dim], deaths)
+        pairs, deaths = pairs_of(order, filtration[dim], deaths)
         all_pairs.append(pairs)
     return all_pairs
 

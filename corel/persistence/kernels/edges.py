@@ -86,3 +86,25 @@ def kruskal(edges, lengths, pairs, chosen):
             parent[max(a, b)] = min(a, b)
             pairs[found, 0], pairs[found, 1], chosen[found] = i, j, lengths[e]
             found += 1
+
+
+@compiled()
+def merge(n, edges):
+    """The components that die along the edges of a forest on n vertices, (k, 2) int64, and those that are left.
+
+    Each is named by its least vertex; of two that merge, the one with the greater name dies. Returns two arrays of
+    int64.
+    """
+    parent = np.arange(n)
+    died = np.empty(len(edges), np.int64)
+    for e in range(len(edges)):
+        a, b = edges[e]
+        while parent[a] != a:
+            parent[a] = parent[parent[a]]
+            a = parent[a]
+        while parent[b] != b:
+            parent[b] = parent[parent[b]]
+            b = parent[b]
+        died[e] = max(a, b)
+        parent[max(a, b)] = min(a, b)
+    return died, np.flatnonzero(parent == np.arange(n))

@@ -226,6 +226,30 @@ def test_tree_and_reduction_agree_to_the_last_entry(points, p, reach):
         assert tree.death_simplices[:-1].equal(merge_edges(points, p))
 
 
+CIRCLE = [[math.cos(angle), math.sin(angle)] for angle in torch.arange(60) * (math.tau / 60)]
+
+
+@pytest.mark.parametrize("max_length", [None, 0.8])
+@pytest.mark.parametrize(
+    ("points", "max_dim"),
+    [
+        (torch.from_numpy(np.random.default_rng(3).normal(size=(150, 10)) / 5), 1),
+        (torch.from_numpy(np.random.default_rng(4).normal(size=(40, 3)) / 2), 3),
+        (torch.cartesian_prod(torch.arange(9.0), torch.arange(9.0)) / 9, 2),  # ties
+        (torch.tensor(CIRCLE), 2),  # long columns
+    ],
+    ids=["gaussian", "dimension 3", "grid", "circle"],
+)
+def test_the_compiled_reduction_and_algorithm_3_agree_to_the_last_entry(points, max_dim, max_length):
+    compiled = vr_persistence(points, p=2.0, max_dim=max_dim, max_length=max_length)
+    parallel = vr_persistence(points, p=2.0, max_dim=max_dim, max_length=max_length, algorithm="reduction")
+    assert sum(len(diagram.points) for diagram in compiled[1:]) > 0
+    for one, other in zip(compiled, parallel, strict=True):
+        assert one.points.equal(other.points)
+        assert one.birth_simplices.equal(other.birth_simplices)
+        assert one.death_simplices.equal(other.death_simplices)
+
+
 def test_larger_cloud_in_dimension_1_beside_ripser():
     points = torch.from_numpy(np.random.default_rng(1).normal(size=(128, 10)).astype(np.float32))
     lengths = pairwise_lengths(points).numpy()
@@ -248,10 +272,10 @@ def test_sphere_has_its_void():
 
 def test_chunks_do_not_show(monkeypatch):
     points = torch.from_numpy(np.random.default_rng(2).normal(size=(25, 3)))
-    whole = vr_persistence(points, max_dim=2)
+    whole = vr_persistence(points, max_dim=2, algorithm="reduction")
     monkeypatch.setattr(pairing, "_CHUNK", 60)
     monkeypatch.setattr(filtration, "_CHUNK", 60)
-    for a, b in zip(whole, vr_persistence(points, max_dim=2), strict=True):
+    for a, b in zip(whole, vr_persistence(points, max_dim=2, algorithm="reduction"), strict=True):
         assert a.points.equal(b.points)
         assert a.death_simplices.equal(b.death_simplices)
 
