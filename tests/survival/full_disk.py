@@ -25,13 +25,13 @@ def mount(folder: Path, kibibytes: int, *more: str) -> bool:
 def main(times: int) -> bool:
     """Fill the disk so often; raises where anything is lost. Returns whether a disk can be mounted here."""
     with tempfile.TemporaryDirectory() as folder:
-        whole, disk = Path(folder) / "whole", Path(folder) / "disk"
+        disk = Path(folder) / "disk"
         disk.mkdir()
         if not mount(disk, 64):
             print("skipped: no disk can be mounted here")
             return False
         try:
-            runs.complete(whole)
+            whole, _ = runs.uninterrupted(Path(folder))
             # images are kept elsewhere: it is the results that are to find no room
             more = ["--data-root", str(whole.parent / "data")]
             needed = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file()) // 1024

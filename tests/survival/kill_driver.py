@@ -20,8 +20,7 @@ def main(kills: int, workers: int, seed: int = 0) -> None:
     """Kill so often; raises where anything is lost."""
     generator = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "whole"
-        seconds = runs.complete(whole, workers=workers)
+        whole, seconds = runs.uninterrupted(Path(folder))
         round_number, killed = 0, 0
         out = Path(folder) / "killed-0"
         while killed < kills:

@@ -29,8 +29,8 @@ def main(kills: int, seed: int = 0) -> None:
     generator = random.Random(seed)
     count = 2 + kills // 2  # enough to do
     with tempfile.TemporaryDirectory() as folder:
-        whole, out = Path(folder) / "whole", Path(folder) / "killed"
-        runs.complete(whole, runs=count)
+        out = Path(folder) / "killed"
+        whole, _ = runs.uninterrupted(Path(folder), runs=count)
         process = runs.start(out, runs=count, workers=2)
         killed, before = 0, -1
         while killed < kills and process.poll() is None:

@@ -12,8 +12,8 @@ import runs
 def main(drivers: int) -> None:
     """Run so many at once; raises where anything is lost."""
     with tempfile.TemporaryDirectory() as folder:
-        whole, out = Path(folder) / "whole", Path(folder) / "shared" / "out"
-        runs.complete(whole)
+        out = Path(folder) / "shared" / "out"
+        whole, _ = runs.uninterrupted(Path(folder))
         processes = []
         for index in range(drivers):
             # each says what it has to say in a place of its own
