@@ -19,8 +19,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)  # a child inherits the object, but not its threads
 
 
-def all_true(tasks: Sequence[Callable[[], bool]], threads: int) -> bool:
-    """Run tasks on the calling thread and up to ``threads`` − 1 others. Returns whether all returned True.
+def all_true(tasks: Sequence[Callable[[], int]], threads: int) -> bool:
+    """Run tasks on the calling thread and up to ``threads`` − 1 others. Returns whether all returned something true.
 
     Each thread takes the next task as soon as it has finished one.
     """
@@ -30,7 +30,7 @@ def all_true(tasks: Sequence[Callable[[], bool]], threads: int) -> bool:
     def work() -> bool:
         fine = True
         while (i := next(counter)) < len(tasks):
-            fine &= tasks[i]()
+            fine &= bool(tasks[i]())
         return fine
 
     helpers = []

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from corel._threads import all_true
-from corel.persistence.kernels import distances, gradients, small_clouds
+from corel.persistence.kernels import distances, gradients, small_clouds, trees
 from corel.persistence.kernels.edges import kruskal
 from corel.persistence.kernels.large_clouds import tree_of_blocks
 
@@ -24,6 +24,10 @@ _WORTH_THREADS = 500_000
 _LARGE, _LARGE_FOR_THREADS = 1500, 4000
 #: Most coordinates in a block of a large cloud, and fewest points.
 _BLOCK, _SMALLEST_BLOCK = 2**17, 256
+#: From this many points on it is tried whether searches for neighbours are short, among so many of them.
+_LARGE_FOR_SEARCHES, _SAMPLES = 8000, (1000, 4000)
+#: Points in a leaf of a k-d tree, about; neighbours of a point that are listed.
+_LEAF, _NEAR = 16, 8
 
 
 def spanning_trees(points: torch.Tensor, p: float) -> tuple[np.ndarray, np.ndarray]:
@@ -168,7 +172,9 @@ def _trees(clouds: np.ndarray, p: float, name: str = "points") -> tuple[np.ndarr
     edges, lengths = np.empty((batch, n - 1, 2), np.int64), np.empty((batch, n - 1), clouds.dtype)
     work = batch * n * n * d // 2
     threads = torch.get_num_threads() if work > _WORTH_THREADS else 1
-    if n > _LARGE and (p == 1.0 or n * d > _BLOCK):
+    if n >= _LARGE_FOR_SEARCHES and all(_searches_are_short(cloud, p, threads) for cloud in clouds):
+        finite = all(_tree_by_searches(*each, p, threads) for each in zip(clouds, edges, lengths, strict=True))
+    elif n > _LARGE and (p == 1.0 or n * d > _BLOCK):
         finite = all(_tree_in_blocks(*each, p, threads) for each in zip(clouds, edges, lengths, strict=True))
     elif batch <= 1 or threads == 1:
         finite = small_clouds.spanning_trees(p, clouds, 0, batch, edges, lengths)
@@ -206,3 +212,63 @@ def _tree_in_blocks(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p:
         return False
     kruskal(candidates, keys, tree, lengths)
     return True
+
+
+def _searches_are_short(cloud: np.ndarray, p: float, threads: int) -> bool:
+    """Whether :func:`_tree_by_searches` takes less time than the other ways: judged by searches among fewer points."""
+    n = len(cloud)
+    if not np.isfinite(cloud).all():
+        return False
+    pair = 0.25 if p in (1.0, math.inf) else 0.5 if p == 2.0 else 2.0  # nanoseconds, as all here
+    before, expected = math.inf, 0.0
+    for size in _SAMPLES:
+        searches = _Searches(np.ascontiguousarray(cloud[:: n // size]), p)
+        step = len(searches.points) // 64
+        looked = searches.search(_NEAR, 0, 64 * step, step) / 64
+        # what searches look at grows with the points; how fast, two samples tell
+        growth = max(0.0, math.log(looked / before) / math.log(size / _SAMPLES[0])) if before < math.inf else 0.0
+        before, expected = looked, looked * (n / size) ** growth
+        if n * pair <= 400 * threads + 400 + 20 * expected:
+            return False
+    return True
+
+
+def _tree_by_searches(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p: float, threads: int) -> bool:
+    """Write the spanning tree of one cloud of finite points to ``tree`` and ``lengths``. Returns True."""
+    n = len(cloud)
+    searches = _Searches(cloud, p)
+    edges, keys = np.empty(n - 1, np.int64), np.empty(n - 1, cloud.dtype)
+    found, components, wanted, share = 0, n, _NEAR, -(-n // (4 * threads))
+    while components > 1:
+        searches.begin(components)
+        tasks = [partial(searches.search, wanted, first, min(first + share, n), 1) for first in range(0, n, share)]
+        all_true(tasks, threads)
+        found, components = trees.merge(searches.names, searches.forest, components, edges, keys, found)
+        wanted = 1
+    kruskal(edges, keys, tree, lengths)
+    return True
+
+
+class _Searches:
+    """A k-d tree of a cloud of finite points, and the forest that grows on it (:mod:`.trees`)."""
+
+    def __init__(self, cloud: np.ndarray, p: float) -> None:
+        from sklearn.neighbors import KDTree  # importing it takes long
+
+        points, self.names, nodes, boxes = KDTree(cloud, leaf_size=_LEAF).get_arrays()
+        n, dtype = len(cloud), cloud.dtype
+        self.p, self.points = p, points[self.names].astype(dtype)
+        self.nodes = np.stack((nodes["idx_start"], nodes["idx_end"]), 1)
+        self.boxes = np.stack(tuple(boxes), 1).astype(dtype)
+        self.same = np.full(len(nodes), -1)
+        near, length = np.full((n, _NEAR), -1), np.empty((n, _NEAR), dtype)
+        bound = np.full(n, math.inf, dtype)
+        self.forest = np.arange(n), near, length, np.full(n, _NEAR), np.zeros(n, dtype), bound
+
+    def begin(self, components: int) -> None:
+        self.forest = *self.forest[:-1], self.forest[-1][:components]
+        trees.begin(self.points, self.nodes, self.same, self.forest, self.p)
+
+    def search(self, wanted: int, first: int, stop: int, step: int) -> int:
+        tree = self.points, self.names, self.nodes, self.boxes, self.same
+        return trees.search(*tree, self.forest, self.p, wanted, first, stop, step)

@@ -30,7 +30,7 @@ from corel.persistence.kernels.vectors import (
 )
 from corel.persistence.rounding import EUCLIDEAN_RANGE
 
-_EUCLIDEAN_RANGE_32, _EUCLIDEAN_RANGE_64 = EUCLIDEAN_RANGE[torch.float32], EUCLIDEAN_RANGE[torch.float64]
+EUCLIDEAN_RANGE_32, EUCLIDEAN_RANGE_64 = EUCLIDEAN_RANGE[torch.float32], EUCLIDEAN_RANGE[torch.float64]
 
 
 def _add_magnitude(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
@@ -83,7 +83,7 @@ def _make_advance(accumulate: Any, euclidean: bool = False) -> Any:
                 old, other = builder.load(key_address, align=align), builder.load(near_address, align=align)
                 new = accumulated(loop.index)
                 if euclidean:
-                    smallest, down, up = _EUCLIDEAN_RANGE_32 if scalar.bitwidth == 32 else _EUCLIDEAN_RANGE_64
+                    smallest, down, up = EUCLIDEAN_RANGE_32 if scalar.bitwidth == 32 else EUCLIDEAN_RANGE_64
                     length = cgutils.alloca_once_value(builder, unary(builder, "sqrt", new))
                     low = builder.fcmp_ordered("<", new, constant(real, smallest))
                     high = builder.fcmp_ordered("==", new, constant(real, math.inf))
@@ -201,31 +201,41 @@ def _root(total, largest, p):
     return largest * total ** real(1.0 / p)
 
 
+@njit(nogil=True, error_model="numpy")
+def norm(u, p):
+    """‖u‖p of a vector (d,)."""
+    real = u.dtype.type
+    total, largest = real(0), real(0)
+    if p == 1.0:
+        for x in u:
+            total += abs(x)
+        return total
+    if p == 2.0:
+        smallest, down, up = EUCLIDEAN_RANGE_32 if u.itemsize == 4 else EUCLIDEAN_RANGE_64
+        for x in u:
+            total += x * x
+        scale, back = real(1), real(1)
+        if total < smallest:
+            scale, back = real(2.0**up), real(2.0**-up)
+        elif total == np.inf:
+            scale, back = real(2.0**down), real(2.0**-down)
+        if scale != 1:
+            total = real(0)
+            for x in u:
+                x *= scale
+                total += x * x
+        return np.sqrt(total) * back
+    for x in u:
+        largest = max(largest, abs(x))
+    if p == np.inf:
+        return largest
+    for x in u:
+        total += _power(abs(x), largest, p)
+    return _root(total, largest, p)
+
+
 @compiled(error_model="numpy")
 def norms(rows, p, out):
-    """‖row‖p of each row, for p other than 1 and ∞: rows (m, d) and out (m,) of one floating dtype."""
-    real = rows.dtype.type
-    smallest, down, up = _EUCLIDEAN_RANGE_32 if rows.itemsize == 4 else _EUCLIDEAN_RANGE_64
-    for i in range(rows.shape[0]):
-        total = real(0)
-        if p == 2.0:
-            for x in rows[i]:
-                total += x * x
-            scale, back = real(1), real(1)
-            if total < smallest:
-                scale, back = real(2.0**up), real(2.0**-up)
-            elif total == np.inf:
-                scale, back = real(2.0**down), real(2.0**-down)
-            if scale != 1:
-                total = real(0)
-                for x in rows[i]:
-                    x *= scale
-                    total += x * x
-            out[i] = np.sqrt(total) * back
-        else:
-            largest = real(0)
-            for x in rows[i]:
-                largest = max(largest, abs(x))
-            for x in rows[i]:
-                total += _power(abs(x), largest, p)
-            out[i] = _root(total, largest, p)
+    """‖row‖p of each row: rows (m, d) and out (m,) of one floating dtype."""
+    for i in range(len(rows)):
+        out[i] = norm(rows[i], p)

@@ -167,6 +167,43 @@ def test_any_number_of_threads(shape, dtype):
         assert torch.equal(deaths, results[0][1])
 
 
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(clouds(70, min_points=2), st.sampled_from(NORMS), st.sampled_from([1, 3]), st.sampled_from([1.0, 1e-300, 1e300]))
+def test_searches_in_a_k_d_tree_give_the_same(x, p, threads, scale):
+    if x.dtype == torch.float64 and not (x * scale).isinf().any():
+        x = x * scale  # squares underflow, lengths overflow
+    expected, deaths = cpu.spanning_trees(x, p)
+    edges, lengths = np.empty_like(expected), np.empty_like(deaths)
+    assert cpu._tree_by_searches(x.numpy(), edges, lengths, p, threads)
+    assert np.array_equal(edges, expected)
+    assert np.array_equal(lengths, deaths)
+
+
+def _sheet(n: int, generator: np.random.Generator) -> np.ndarray:
+    return generator.uniform(size=(n, 2)) @ generator.normal(size=(2, 10))
+
+
+@pytest.mark.parametrize(
+    ("draw", "p", "short"),
+    [
+        (lambda n, g: g.normal(size=(n, 2)), 2.0, True),
+        (lambda n, g: g.integers(0, 60, (n, 2)).astype(np.float32), 3.0, True),  # ties and duplicates
+        (_sheet, 2.0, True),
+        (lambda n, g: g.normal(size=(n, 10)), 2.0, False),
+        (lambda n, g: g.integers(0, 20, (n, 1)) * 9.0 + g.normal(size=(n, 10)), 2.0, False),  # clusters
+    ],
+    ids=["plane", "grid", "sheet", "R10", "clusters"],
+)
+def test_what_a_large_cloud_is_like_decides_how_its_tree_is_found(draw, p, short):
+    cloud = torch.from_numpy(draw(9000, np.random.default_rng(0)))
+    edges = merge_edges(cloud, p)
+    with patch.object(cpu, "_tree_by_searches", wraps=cpu._tree_by_searches) as searches:
+        assert torch.equal(merge_edges(cloud, p), edges)
+    assert searches.called == short
+    with patch.object(cpu, "_LARGE_FOR_SEARCHES", 10**9):
+        assert torch.equal(merge_edges(cloud, p), edges)
+
+
 def test_large_cloud_against_scipy():
     x = torch.randn(3000, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     lengths = pairwise_lengths(x)
