@@ -1,7 +1,8 @@
 """Whether ours and its peers compute the same: clouds that try it, and what differs about one.
 
 Every size class that the code distinguishes is among the clouds: small ones, more than 1,024 points (above which a GPU
-takes another algorithm), and several thousand (which the CPU cuts into blocks and gives to threads).
+takes another algorithm), and several thousand (which the CPU cuts into blocks and gives to threads). The searches in a
+k-d tree, which the CPU prefers for large clouds in few dimensions, are tried on all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 
 import corel
 from bench.timing import inputs
+from corel.persistence.kernels.cpu import tree_by_searches
 from corel.persistence.metric import pairwise_lengths
 
 #: Of so many clouds, two (one of them with ties) go through ``vr_persistence`` too: Algorithm 3, dimensions 0 and 1.
@@ -120,6 +122,12 @@ def differences(cloud: Cloud, gudhi: Any, ripser: Any, others: MergeEdges, reduc
     if not all(torch.equal(of_one, edges) for of_one in batch):
         found.append("merge edges of a batch differ from those of one cloud on the CPU")
 
+    if len(points) > 1:
+        by_searches = np.empty_like(edges.numpy()), np.empty_like(deaths)
+        tree_by_searches(points.numpy(), *by_searches, p, torch.get_num_threads())
+        if not (np.array_equal(by_searches[0], edges) and np.array_equal(by_searches[1], deaths)):
+            found.append("searches in a k-d tree give another tree")
+
     lengths = pairwise_lengths(points, p).numpy()
     # of a large cloud, peers get the edges up to the longest death: if it were too short, components would remain
     whole = len(points) <= SIZES[0][1]
@@ -151,8 +159,9 @@ def differences(cloud: Cloud, gudhi: Any, ripser: Any, others: MergeEdges, reduc
 
 
 def _reduction_differences(cloud: Cloud, tree: Any, their_edges: set[tuple[int, ...]] | None) -> list[str]:
-    """Of Algorithm 3 from gudhi's reduced ``tree``, in dimensions 0 and 1."""
+    """Of Algorithm 3 from gudhi's reduced ``tree``, in dimensions 0 and 1, and of the compiled reduction from it."""
     found = []
+    compiled = corel.vr_persistence(cloud.points, p=cloud.p, max_dim=1)
     for dim, diagram in enumerate(corel.vr_persistence(cloud.points, p=cloud.p, max_dim=1, algorithm="reduction")):
         intervals = tree.persistence_intervals_in_dimension(dim).reshape(-1, 2)
         kept = intervals if dim == 0 else intervals[intervals[:, 1] > intervals[:, 0]]
@@ -162,4 +171,7 @@ def _reduction_differences(cloud: Cloud, tree: Any, their_edges: set[tuple[int, 
             finite = diagram.death_simplices[:, 0] >= 0
             if {tuple(edge) for edge in diagram.death_simplices[finite].tolist()} != their_edges:
                 found.append("death simplices of dimension 0 differ from gudhi's")
+        parts = ("points", "birth_simplices", "death_simplices")
+        if not all(torch.equal(getattr(diagram, part), getattr(compiled[dim], part)) for part in parts):
+            found.append(f"the compiled reduction differs from Algorithm 3 in dimension {dim}")
     return found

@@ -173,7 +173,7 @@ def _trees(clouds: np.ndarray, p: float, name: str = "points") -> tuple[np.ndarr
     work = batch * n * n * d // 2
     threads = torch.get_num_threads() if work > _WORTH_THREADS else 1
     if n >= _LARGE_FOR_SEARCHES and all(_searches_are_short(cloud, p, threads) for cloud in clouds):
-        finite = all(_tree_by_searches(*each, p, threads) for each in zip(clouds, edges, lengths, strict=True))
+        finite = all(tree_by_searches(*each, p, threads) for each in zip(clouds, edges, lengths, strict=True))
     elif n > _LARGE and (p == 1.0 or n * d > _BLOCK):
         finite = all(_tree_in_blocks(*each, p, threads) for each in zip(clouds, edges, lengths, strict=True))
     elif batch <= 1 or threads == 1:
@@ -215,7 +215,7 @@ def _tree_in_blocks(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p:
 
 
 def _searches_are_short(cloud: np.ndarray, p: float, threads: int) -> bool:
-    """Whether :func:`_tree_by_searches` takes less time than the other ways: judged by searches among fewer points."""
+    """Whether :func:`tree_by_searches` takes less time than the other ways: judged by searches among fewer points."""
     n = len(cloud)
     if not np.isfinite(cloud).all():
         return False
@@ -233,7 +233,7 @@ def _searches_are_short(cloud: np.ndarray, p: float, threads: int) -> bool:
     return True
 
 
-def _tree_by_searches(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p: float, threads: int) -> bool:
+def tree_by_searches(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p: float, threads: int) -> bool:
     """Write the spanning tree of one cloud of finite points to ``tree`` and ``lengths``. Returns True."""
     n = len(cloud)
     searches = _Searches(cloud, p)

@@ -174,7 +174,7 @@ def test_searches_in_a_k_d_tree_give_the_same(x, p, threads, scale):
         x = x * scale  # squares underflow, lengths overflow
     expected, deaths = cpu.spanning_trees(x, p)
     edges, lengths = np.empty_like(expected), np.empty_like(deaths)
-    assert cpu._tree_by_searches(x.numpy(), edges, lengths, p, threads)
+    assert cpu.tree_by_searches(x.numpy(), edges, lengths, p, threads)
     assert np.array_equal(edges, expected)
     assert np.array_equal(lengths, deaths)
 
@@ -197,7 +197,7 @@ def _sheet(n: int, generator: np.random.Generator) -> np.ndarray:
 def test_what_a_large_cloud_is_like_decides_how_its_tree_is_found(draw, p, short):
     cloud = torch.from_numpy(draw(9000, np.random.default_rng(0)))
     edges = merge_edges(cloud, p)
-    with patch.object(cpu, "_tree_by_searches", wraps=cpu._tree_by_searches) as searches:
+    with patch.object(cpu, "tree_by_searches", wraps=cpu.tree_by_searches) as searches:
         assert torch.equal(merge_edges(cloud, p), edges)
     assert searches.called == short
     with patch.object(cpu, "_LARGE_FOR_SEARCHES", 10**9):
