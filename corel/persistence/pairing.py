@@ -22,8 +22,6 @@ import torch
 from torch import Tensor
 
 from corel.persistence.filtration import EdgeOrder, Simplices
-from corel.persistence.kernels.cohomology import reduce_coboundary
-from corel.persistence.kernels.edges import merge
 from corel.persistence.reduction import SparseColumns, reduce
 
 #: Most entries of a temporary tensor, few enough for the cache of a processor.
@@ -50,6 +48,8 @@ def pairs_of_forest(n: int, edges: Tensor) -> Pairs:
     edges
         (k, 2), a forest, in filtration order.
     """
+    from corel.persistence.kernels.edges import merge  # importing Numba takes long
+
     birth, essential = (torch.from_numpy(vertices).to(edges.device) for vertices in merge(n, edges.cpu().numpy()))
     return Pairs(birth.unsqueeze(1), edges, essential.unsqueeze(1))
 
@@ -247,6 +247,8 @@ def pairs_of_coboundary(order: EdgeOrder, simplices: Simplices, cleared: Tensor)
 
 def pairs_of_coboundary_by_column(order: EdgeOrder, simplices: Simplices, cleared: Tensor) -> tuple[Pairs, Tensor]:
     """What :func:`pairs_of_coboundary` does, on the CPU, by a compiled function that reduces a column at a time."""
+    from corel.persistence.kernels.cohomology import reduce_coboundary  # importing Numba takes long
+
     vertices, matrix = simplices.vertices, Coboundary(order, simplices.vertices.shape[1] - 1)
     cleared = cleared.sort().values
     arrays = (tensor.numpy() for tensor in (vertices, simplices.level, cleared))
