@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import scipy.linalg
 import torch
 import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from corel._checks import boolean, check_fields, count, integer, non_negative, positive
+from corel._checks import boolean, check_fields, count, counts, got, non_negative, positive
 from corel.checkpoint import write_atomically
 from corel.training import fingerprint
 from methods.base import OneClassMethod, needs_fit
@@ -21,42 +24,52 @@ from methods.base import OneClassMethod, needs_fit
 #: Images at a time. Fixed, because sums may round differently in batches of another size.
 _BATCH = 500
 #: Images whose correlations are held at a time: a core's cache holds few of them, and a GPU wants many.
-_CHUNK = {"cpu": 2, "cuda": 100}
+_CHUNK = {"cpu": 4, "cuda": 100}
 #: Patches from which the whitening of patches is estimated.
-_PATCHES = 100_000
+_PATCHES = 20_000
+
+
+def _sides(name: str, value: Any) -> tuple[int, ...]:
+    sides = counts(1, 4)(name, value)
+    if max(sides) > 32:
+        raise ValueError(got(name, value, "1 to 4 integers from 1 to 32, the side of an image"))
+    return sides
 
 
 @dataclasses.dataclass(frozen=True)
 class PatchLDASettings:
     """Settings of :class:`PatchLDA`.
 
-    ``images`` bounds how many auxiliary images are used; ``filters`` patches of ``patch`` × ``patch`` pixels are the
-    dictionary, correlated with an image at every ``stride``-th pixel; ``threshold`` is subtracted from both signs of
-    a correlation, and what is left averaged over ``grid`` × ``grid`` fields of the image, and over the image and its
-    mirror image where ``mirror`` is true; ``components`` principal components are kept, whitened with ``ridge`` times
-    the largest eigenvalue added to all.
+    ``images`` bounds how many auxiliary images are used. ``filters`` patches of each side in ``patches``, in pixels,
+    are the dictionary, correlated with an image at every ``stride``-th pixel; ``threshold`` is subtracted from both
+    signs of a correlation, and what is left averaged over ``grid`` × ``grid`` fields of the image, and over the image
+    and its mirror image where ``mirror`` is true. Features are logarithms of these averages plus ``offset``;
+    ``components`` of their principal components are kept, whitened with ``ridge`` times the largest eigenvalue added
+    to all.
     """
 
     images: int = 50_000
-    filters: int = 512
-    patch: int = 6
+    filters: int = 128
+    patches: tuple[int, ...] = (4, 8)
     stride: int = 2
     threshold: float = 0.25
-    grid: int = 2
+    grid: int = 3
     mirror: bool = True
+    offset: float = 0.05
     components: int = 1024
-    ridge: float = 0.01
+    ridge: float = 0.003
 
     def __post_init__(self) -> None:
         check_fields(
             self,
             images=count,
             filters=count,
-            patch=integer("integers from 2 to 32, the side of an image", lambda side: 2 <= side <= 32),
+            patches=_sides,
             stride=count,
             threshold=non_negative,
             grid=count,
             mirror=boolean,
+            offset=positive,
             components=count,
             ridge=positive,
         )
@@ -72,16 +85,14 @@ class PatchLDA(OneClassMethod):
     name = "patch-lda"
     profiles: ClassVar = {
         "paper": PatchLDASettings(),
-        "quick": PatchLDASettings(images=1000, filters=32, mirror=False, components=128),
+        "quick": PatchLDASettings(images=1000, filters=16, mirror=False, components=128),
     }
     needs_auxiliary = True
 
     def __init__(self, settings: PatchLDASettings | None = None, *, seed: int = 0, device: str = "auto") -> None:
         super().__init__(settings, seed=seed, device=device)
-        side = (32 - self.settings.patch) // self.settings.stride + 1
-        means = F.adaptive_avg_pool2d(torch.eye(side * side).view(-1, side, side), self.settings.grid)
-        self._fields = means.flatten(1).T.contiguous().to(self.device)
-        self._learned: dict[str, Tensor] | None = None
+        #: Filters by the side of their patches, and "mean" and "projection" of the features.
+        self._learned: dict[str, Tensor] = {}
         self._mean: np.ndarray | None = None
 
     def fit_auxiliary(self, images: np.ndarray, *, path: Path | None = None) -> Self:
@@ -100,7 +111,7 @@ class PatchLDA(OneClassMethod):
     def _load(self, path: Path, key: str) -> dict[str, Tensor] | None:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            return {name: state[name] for name in ("kernel", "mean", "projection")} if state["key"] == key else None
+            return state if state.pop("key") == key else None
         except Exception:  # whatever the damage to the file, it is made again
             return None
 
@@ -108,8 +119,11 @@ class PatchLDA(OneClassMethod):
         settings = self.settings
         generator = np.random.default_rng(self.seed % 2**64)
         chosen = np.sort(generator.permutation(len(images))[: settings.images])
-        kernel = torch.from_numpy(self._dictionary(images, chosen, generator)).to(self.device)
-        self._learned = {"kernel": kernel}
+        dictionary = {
+            str(side): torch.from_numpy(self._filters(side, images, chosen, generator)).to(self.device)
+            for side in settings.patches
+        }
+        self._learned = dictionary
         first = chosen[:_BATCH]
         shift = next(self._features(images, first))[: len(first)].mean(0)  # near the mean: it costs products no digits
         total = torch.zeros(len(shift), dtype=torch.float64, device=self.device)
@@ -121,55 +135,58 @@ class PatchLDA(OneClassMethod):
         mean = total / len(chosen)
         covariance = products / len(chosen) - torch.outer(mean, mean)
         scale = covariance.diagonal().clamp_min(1e-12).rsqrt()
-        values, vectors = torch.linalg.eigh((covariance * scale * scale[:, None]).float())
-        values, vectors = values[-settings.components :], vectors[:, -settings.components :]
-        projection = scale[:, None].float() * vectors / (values + settings.ridge * values[-1]).sqrt()
-        return {"kernel": kernel, "mean": (shift + mean).float(), "projection": projection}
+        correlation = (covariance * scale * scale[:, None]).float().cpu().numpy()
+        top = [max(0, len(shift) - settings.components), len(shift) - 1]
+        values, vectors = scipy.linalg.eigh(correlation, subset_by_index=top, overwrite_a=True, check_finite=False)
+        whitening = torch.from_numpy(vectors / np.sqrt(values + settings.ridge * values[-1])).to(self.device)
+        projection = scale[:, None].float() * whitening
+        return {**dictionary, "mean": (shift + mean).float(), "projection": projection}
 
-    def _dictionary(self, images: np.ndarray, chosen: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """The filters, (3 · patch², filters) float32: normalising a patch's mean and whitening are part of them."""
-        side, drawn = self.settings.patch, np.sort(generator.choice(chosen, _PATCHES))
+    def _filters(self, side: int, images: np.ndarray, chosen: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The filters, (3 · side², filters) float32: taking a patch's mean off and whitening are part of them."""
+        drawn = np.sort(generator.choice(chosen, _PATCHES))
         corners = generator.integers(0, 33 - side, (_PATCHES, 2))
-        patches = np.stack(
-            [images[i, :, y : y + side, x : x + side].ravel() for i, (y, x) in zip(drawn, corners, strict=True)]
-        ).astype(np.float64)
+        windows = sliding_window_view(images[drawn], (side, side), axis=(2, 3))
+        patches = windows[np.arange(_PATCHES), :, corners[:, 0], corners[:, 1]].reshape(_PATCHES, -1).astype(np.float64)
         patches -= patches.mean(1, keepdims=True)
         patches /= np.sqrt(patches.var(1, keepdims=True) + 10)
         values, vectors = np.linalg.eigh(np.cov(patches.T))
         whitening = (vectors / np.sqrt(values + 0.1)) @ vectors.T
-        filters = (patches[generator.permutation(_PATCHES)[: self.settings.filters]] - patches.mean(0)) @ whitening
+        filters = (patches[generator.choice(_PATCHES, self.settings.filters)] - patches.mean(0)) @ whitening
         filters /= np.maximum(np.linalg.norm(filters, axis=1, keepdims=True), 1e-12)
         kernel = whitening @ filters.T
         return (kernel - kernel.mean(0)).astype(np.float32)
 
     def _features(self, images: np.ndarray, chosen: np.ndarray | None = None) -> Iterator[Tensor]:
-        """Features of images, 500 at a time and zeros after the last: (500, 2 · filters · grid²) float32."""
-        assert self._learned is not None
-        kernel, chunk = self._learned["kernel"], _CHUNK[self.device.type]
+        """Features, 500 images at a time and black ones after the last: (500, 2 · filters · patches · grid²)."""
         indices = np.arange(len(images)) if chosen is None else chosen
-        batch = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
         for start in range(0, len(indices), _BATCH):
+            batch = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
             part = indices[start : start + _BATCH]
             batch[: len(part)] = images[part]
             x = torch.from_numpy(batch).to(self.device, torch.float32)
-            features = torch.cat([self._pooled(part, kernel) for part in x.split(chunk)])
+            means = torch.cat([self._means(some) for some in x.split(_CHUNK[self.device.type])])
             if self.settings.mirror:
-                features += torch.cat([self._pooled(part, kernel) for part in x.flip(3).split(chunk)])
-            features[len(part) :] = 0
-            yield features
+                means += torch.cat([self._means(some) for some in x.flip(3).split(_CHUNK[self.device.type])])
+                means /= 2
+            yield means.add_(self.settings.offset).log_()
 
-    def _pooled(self, x: Tensor, kernel: Tensor) -> Tensor:
-        settings = self.settings
-        patches = F.unfold(x, settings.patch, stride=settings.stride).transpose(1, 2)
-        patches = patches / (patches.var(2, correction=0, keepdim=True) + 10).sqrt()
-        y = patches.contiguous() @ kernel  # (images, positions, filters)
-        fields = self._fields
-        positive = fields @ (y - settings.threshold).relu_()
-        return torch.cat([positive, fields @ y.neg_().sub_(settings.threshold).relu_()], 2).flatten(1)
+    def _means(self, x: Tensor) -> Tensor:
+        """Thresholded correlations of (n, 3, 32, 32) images, averaged over fields."""
+        settings, parts = self.settings, []
+        for side in settings.patches:
+            moments = F.avg_pool2d(torch.stack([x.mean(1), (x * x).mean(1)], 1), side, settings.stride).flatten(2)
+            variance = (moments[:, 1] - moments[:, 0] ** 2).clamp_min(0)
+            patches = F.unfold(x, side, stride=settings.stride) / (variance[:, None] + 10).sqrt()
+            y = patches.transpose(1, 2).contiguous() @ self._learned[str(side)]  # (n, positions, filters)
+            fields = _fields((32 - side) // settings.stride + 1, settings.grid).to(self.device)
+            parts.append(fields @ (y - settings.threshold).relu_())
+            parts.append(fields @ y.neg_().sub_(settings.threshold).relu_())
+        return torch.cat(parts, 2).flatten(1)
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
         """Whitened features: (n, 3, 32, 32) uint8 → (n, components) float32."""
-        if self._learned is None:
+        if not self._learned:
             raise ValueError("patch-lda: prepare needs a dictionary; call fit_auxiliary first")
         mean, projection = self._learned["mean"], self._learned["projection"]
         codes = np.empty((len(images), projection.shape[1]), np.float32)
@@ -203,6 +220,13 @@ class PatchLDA(OneClassMethod):
     def encode(self, features: np.ndarray) -> np.ndarray:
         """The codes themselves: prepared features are codes."""
         return np.asarray(features, dtype=np.float32)
+
+
+@functools.cache
+def _fields(positions: int, grid: int) -> Tensor:
+    """Averages over grid × grid fields of positions × positions, as a (grid², positions²) matrix."""
+    each = torch.eye(positions**2).view(-1, positions, positions)
+    return F.adaptive_avg_pool2d(each, grid).flatten(1).T.contiguous()
 
 
 def _unit(codes: np.ndarray) -> np.ndarray:
