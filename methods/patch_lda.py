@@ -24,7 +24,7 @@ from methods.base import OneClassMethod, needs_fit
 #: Images at a time. Fixed, because sums may round differently in batches of another size.
 _BATCH = 500
 #: Images whose correlations are held at a time: a core's cache holds few of them, and a GPU wants many.
-_CHUNK = {"cpu": 4, "cuda": 100}
+_CHUNK = {"cpu": 8, "cuda": 100}
 #: Patches from which the whitening of patches is estimated.
 _PATCHES = 20_000
 
@@ -56,7 +56,7 @@ class PatchLDASettings:
     grid: int = 3
     mirror: bool = True
     offset: float = 0.05
-    components: int = 1024
+    components: int = 768
     ridge: float = 0.003
 
     def __post_init__(self) -> None:
