@@ -225,7 +225,7 @@ class PatchLDA(OneClassMethod):
 @functools.cache
 def _fields(positions: int, grid: int) -> Tensor:
     """Averages over grid × grid fields of positions × positions, as a (grid², positions²) matrix."""
-    each = torch.eye(positions**2).view(-1, positions, positions)
+    each = torch.eye(positions**2, dtype=torch.float32, device="cpu").view(-1, positions, positions)
     return F.adaptive_avg_pool2d(each, grid).flatten(1).T.contiguous()
 
 
