@@ -1,4 +1,4 @@
-"""Patch-LDA: a dictionary of image patches, whitened by unlabelled images, and the mean of a class."""
+"""Patch-LDA: a dictionary of image patches, whitened by unlabelled images, and a class in it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PatchLDASettings:
     signs of a correlation, and what is left averaged over ``grid`` × ``grid`` fields of the image, and over the image
     and its mirror image where ``mirror`` is true. Features are logarithms of these averages plus ``offset``;
     ``components`` of their principal components are kept, whitened with ``ridge`` times the largest eigenvalue added
-    to all.
+    to all. ``concentration`` is that of the density around each code of a class.
     """
 
     images: int = 50_000
@@ -58,6 +58,7 @@ class PatchLDASettings:
     offset: float = 0.05
     components: int = 768
     ridge: float = 0.003
+    concentration: float = 10.0
 
     def __post_init__(self) -> None:
         check_fields(
@@ -72,11 +73,12 @@ class PatchLDASettings:
             offset=positive,
             components=count,
             ridge=positive,
+            concentration=positive,
         )
 
 
 class PatchLDA(OneClassMethod):
-    """Linear discriminant of a class against the background, on thresholded correlations with image patches.
+    """Density of a class in codes whitened by a background: thresholded correlations with image patches.
 
     Patches as a dictionary are Coates, Lee and Ng's (AISTATS 2011; how far they go: Thiry et al., ICLR 2021), whitened
     means as detectors Hariharan, Malik and Ramanan's (ECCV 2012). Nothing is trained by gradients.
@@ -93,7 +95,11 @@ class PatchLDA(OneClassMethod):
         super().__init__(settings, seed=seed, device=device)
         #: Filters by the side of their patches, and "mean" and "projection" of the features.
         self._learned: dict[str, Tensor] = {}
-        self._mean: np.ndarray | None = None
+        self._class: Tensor | None = None
+
+    def auxiliary_settings(self) -> dict[str, Any]:
+        """Every setting but the concentration, which only scores use."""
+        return {name: value for name, value in super().auxiliary_settings().items() if name != "concentration"}
 
     def fit_auxiliary(self, images: np.ndarray, *, path: Path | None = None) -> Self:
         """Draw the dictionary and whiten its features by unlabelled images, or load both from ``path``."""
@@ -196,26 +202,32 @@ class PatchLDA(OneClassMethod):
         return codes
 
     def fit(self, features: np.ndarray) -> Self:
-        """Average the unit vectors of the class's codes, (m, components)."""
-        self._mean = _unit(features).mean(0)
+        """Store the class's codes, (m, components), scaled to unit length."""
+        self._class = F.normalize(torch.from_numpy(np.array(features, np.float32)))
         return self
 
-    @needs_fit("_mean")
+    @needs_fit("_class")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
-        """The cosine to the class's mean: (n, components) → (n,) float64."""
-        return self.score_variants(features)["cosine"]
+        """Logarithm of a density on the sphere, but for a constant: (n, components) → (n,) float64."""
+        return self.score_variants(features)["density"]
 
-    @needs_fit("_mean")
+    @needs_fit("_class")
     def score_variants(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """ "cosine" of code and mean, and "lda": their inner product, the discriminant against the background."""
-        assert self._mean is not None
-        mean = self._mean / max(float(np.linalg.norm(self._mean)), 1e-12)
-        blocks = [features[start : start + 1000] for start in range(0, len(features), 1000)]
-        # row by row, not as a matrix product: its rounding depends on how many rows there are
-        return {
-            "cosine": np.concatenate([(_unit(block) * mean).sum(1) for block in blocks] or [np.empty(0)]),
-            "lda": np.concatenate([(block * mean).sum(1) for block in blocks] or [np.empty(0)]),
-        }
+        """ "density": logarithm of the sum of exp(concentration · cosine) over the class's codes, which is that of a
+        mixture of von Mises–Fisher densities but for a constant; "lda": the inner product with the mean of the
+        class's unit vectors.
+        """
+        assert self._class is not None
+        density, lda = np.empty(len(features)), np.empty(len(features))
+        for start in range(0, len(features), _BATCH):
+            part = np.zeros((_BATCH, features.shape[1]), np.float32)
+            size = len(features[start : start + _BATCH])
+            part[:size] = features[start : start + _BATCH]
+            codes = torch.from_numpy(part)
+            cosines = (F.normalize(codes) @ self._class.T).double()
+            density[start : start + size] = (cosines * self.settings.concentration).logsumexp(1)[:size]
+            lda[start : start + size] = (cosines.mean(1) * codes.norm(dim=1))[:size]
+        return {"density": density, "lda": lda}
 
     def encode(self, features: np.ndarray) -> np.ndarray:
         """The codes themselves: prepared features are codes."""
@@ -227,8 +239,3 @@ def _fields(positions: int, grid: int) -> Tensor:
     """Averages over grid × grid fields of positions × positions, as a (grid², positions²) matrix."""
     each = torch.eye(positions**2, dtype=torch.float32, device="cpu").view(-1, positions, positions)
     return F.adaptive_avg_pool2d(each, grid).flatten(1).T.contiguous()
-
-
-def _unit(codes: np.ndarray) -> np.ndarray:
-    codes = np.asarray(codes, np.float64)
-    return codes / np.maximum(np.sqrt((codes * codes).sum(1, keepdims=True)), 1e-12)

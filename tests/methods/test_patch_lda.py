@@ -77,18 +77,14 @@ def test_scores_are_the_discriminant_against_the_background() -> None:
     shrunk = correlation + 0.003 * np.linalg.eigvalsh(correlation)[-1] * np.eye(48)
     products = standard @ np.linalg.solve(shrunk, standard[:5].T)
     lengths = np.sqrt(np.einsum("ij,ij->i", standard, np.linalg.solve(shrunk, standard.T).T))
-    weights = (products / lengths[:5]).mean(1)
-    mean = (
-        np.linalg.solve(shrunk, (standard[:5] / lengths[:5, None]).mean(0)),
-        (standard[:5] / lengths[:5, None]).mean(0),
-    )
-    weights /= np.sqrt(mean[0] @ mean[1])
+    weights = products / lengths[:5]
     codes = method.prepare(IMAGES)
     scores = method.fit(codes[:5]).score_variants(codes)
-    np.testing.assert_allclose(scores["lda"], weights, atol=2e-3)
-    np.testing.assert_allclose(scores["cosine"], weights / lengths, atol=2e-3)
-    np.testing.assert_array_equal(method.score_samples(codes), scores["cosine"])
-    np.testing.assert_array_equal(method.score_samples(codes[7:9]), scores["cosine"][7:9])
+    np.testing.assert_allclose(scores["lda"], weights.mean(1), atol=2e-3)
+    density = np.log(np.exp(10 * weights / lengths[:, None]).sum(1))
+    np.testing.assert_allclose(scores["density"], density, atol=5e-3)
+    np.testing.assert_array_equal(method.score_samples(codes), scores["density"])
+    np.testing.assert_array_equal(method.score_samples(codes[7:9]), scores["density"][7:9])
 
 
 def test_a_file_is_loaded_and_one_of_another_key_or_damaged_is_not(tmp_path, monkeypatch, codes) -> None:
@@ -122,6 +118,7 @@ def test_order_of_the_verbs(codes) -> None:
         ({"patches": (4, 33)}, r"patches: got \(4, 33\)"),
         ({"threshold": -1.0}, "threshold: got -1.0"),
         ({"ridge": 0.0}, "ridge: got 0.0"),
+        ({"concentration": 0.0}, "concentration: got 0.0"),
         ({"images": 0}, "images: got 0"),
     ],
 )
