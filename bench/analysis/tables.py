@@ -233,7 +233,8 @@ def notes(table: pd.DataFrame, trained: pd.DataFrame, commands: Sequence[str]) -
     if table["authors_auc"].notna().any():
         lines.append("Difference: to the authors' code where it has the row, else to the paper, which has two digits.")
     for row in trained.itertuples():
-        lines.append(f"Shared autoencoder of {row.method} on {row.auxiliary_title}: {row.seconds:.0f} s, {row.device}.")
+        what = "autoencoder" if row.method == "corel" else "representation"
+        lines.append(f"Shared {what} of {row.method} on {row.auxiliary_title}: {row.seconds:.0f} s, {row.device}.")
     lines += [f"Produced by: {command}" for command in commands]
     return lines
 

@@ -24,6 +24,7 @@ SMALL = {
     "dagmm": {"filters": (8, 16, 32), "epochs": 20, "batch_size": 8},
     "dsebm": {"representation": 8, "filters": FILTERS, "epochs": 8, "batch_size": 8},
     "adt": {"width": 1, "downsample": 4, "epochs": 2},
+    "patch-lda": {"filters": 8, "components": 64, "ridge": 0.1},
     "sklearn:IsolationForest": {},
     "sklearn:OneClassSVM": {},
     "pyod:ECOD": {},

@@ -14,7 +14,7 @@ import pytest
 import methods
 from methods.base import OneClassMethod
 
-NEURAL = ["adt", "corel", "dagmm", "deep-svdd", "dsebm", "ocsvm-cae"]
+NEURAL = ["adt", "corel", "dagmm", "deep-svdd", "dsebm", "ocsvm-cae", "patch-lda"]
 FIELDS = [(name, field) for name in NEURAL for field in dataclasses.fields(methods.resolve(name).settings_of("paper"))]
 IMAGES = np.zeros((2, 3, 32, 32), np.uint8)
 

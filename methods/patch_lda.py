@@ -1,0 +1,241 @@
+"""Patch-LDA: a dictionary of image patches, whitened by unlabelled images, and a class in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import scipy.linalg
+import torch
+import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import Tensor
+
+from corel._checks import boolean, check_fields, count, counts, got, non_negative, positive
+from corel.checkpoint import write_atomically
+from corel.training import fingerprint
+from methods.base import OneClassMethod, needs_fit
+
+#: Images at a time. Fixed, because sums may round differently in batches of another size.
+_BATCH = 500
+#: Images whose correlations are held at a time: a core's cache holds few of them, and a GPU wants many.
+_CHUNK = {"cpu": 8, "cuda": 100}
+#: Patches from which the whitening of patches is estimated.
+_PATCHES = 20_000
+
+
+def _sides(name: str, value: Any) -> tuple[int, ...]:
+    sides = counts(1, 4)(name, value)
+    if max(sides) > 32:
+        raise ValueError(got(name, value, "1 to 4 integers from 1 to 32, the side of an image"))
+    return sides
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchLDASettings:
+    """Settings of :class:`PatchLDA`.
+
+    ``images`` bounds how many auxiliary images are used. ``filters`` patches of each side in ``patches``, in pixels,
+    are the dictionary, correlated with an image at every ``stride``-th pixel; ``threshold`` is subtracted from both
+    signs of a correlation, and what is left averaged over ``grid`` × ``grid`` fields of the image, and over the image
+    and its mirror image where ``mirror`` is true. Features are logarithms of these averages plus ``offset``;
+    ``components`` of their principal components are kept, whitened with ``ridge`` times the largest eigenvalue added
+    to all. ``concentration`` is that of the density around each code of a class.
+    """
+
+    images: int = 50_000
+    filters: int = 128
+    patches: tuple[int, ...] = (4, 8)
+    stride: int = 2
+    threshold: float = 0.25
+    grid: int = 3
+    mirror: bool = True
+    offset: float = 0.05
+    components: int = 768
+    ridge: float = 0.003
+    concentration: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            images=count,
+            filters=count,
+            patches=_sides,
+            stride=count,
+            threshold=non_negative,
+            grid=count,
+            mirror=boolean,
+            offset=positive,
+            components=count,
+            ridge=positive,
+            concentration=positive,
+        )
+
+
+class PatchLDA(OneClassMethod):
+    """Density of a class in codes whitened by a background: thresholded correlations with image patches.
+
+    Patches as a dictionary are Coates, Lee and Ng's (AISTATS 2011; how far they go: Thiry et al., ICLR 2021), whitened
+    means as detectors Hariharan, Malik and Ramanan's (ECCV 2012). Nothing is trained by gradients.
+    """
+
+    name = "patch-lda"
+    profiles: ClassVar = {
+        "paper": PatchLDASettings(),
+        "quick": PatchLDASettings(images=1000, filters=16, mirror=False, components=128),
+    }
+    needs_auxiliary = True
+
+    def __init__(self, settings: PatchLDASettings | None = None, *, seed: int = 0, device: str = "auto") -> None:
+        super().__init__(settings, seed=seed, device=device)
+        #: Filters by the side of their patches, and "mean" and "projection" of the features.
+        self._learned: dict[str, Tensor] = {}
+        self._class: Tensor | None = None
+
+    def auxiliary_settings(self) -> dict[str, Any]:
+        """Every setting but the concentration, which only scores use."""
+        return {name: value for name, value in super().auxiliary_settings().items() if name != "concentration"}
+
+    def fit_auxiliary(self, images: np.ndarray, *, path: Path | None = None) -> Self:
+        """Draw the dictionary and whiten its features by unlabelled images, or load both from ``path``."""
+        shape = repr((sorted(self.auxiliary_settings().items()), self.seed, fingerprint(images)))
+        key = hashlib.sha256(shape.encode()).hexdigest()
+        learned = None if path is None else self._load(Path(path), key)
+        if learned is None:
+            learned = self._learn(images)
+            if path is not None:
+                state = {"key": key, **{name: tensor.cpu() for name, tensor in learned.items()}}
+                write_atomically(path, lambda stream: torch.save(state, stream))
+        self._learned = {name: tensor.to(self.device) for name, tensor in learned.items()}
+        return self
+
+    def _load(self, path: Path, key: str) -> dict[str, Tensor] | None:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            return state if state.pop("key") == key else None
+        except Exception:  # whatever the damage to the file, it is made again
+            return None
+
+    def _learn(self, images: np.ndarray) -> dict[str, Tensor]:
+        settings = self.settings
+        generator = np.random.default_rng(self.seed % 2**64)
+        chosen = np.sort(generator.permutation(len(images))[: settings.images])
+        dictionary = {
+            str(side): torch.from_numpy(self._filters(side, images, chosen, generator)).to(self.device)
+            for side in settings.patches
+        }
+        self._learned = dictionary
+        first = chosen[:_BATCH]
+        shift = next(self._features(images, first))[: len(first)].mean(0)  # near the mean: it costs products no digits
+        total = torch.zeros(len(shift), dtype=torch.float64, device=self.device)
+        products = torch.zeros(len(shift), len(shift), dtype=torch.float64, device=self.device)
+        for start, features in zip(range(0, len(chosen), _BATCH), self._features(images, chosen), strict=True):
+            features = features[: len(chosen) - start] - shift
+            total += features.sum(0, dtype=torch.float64)
+            products += features.T @ features
+        mean = total / len(chosen)
+        covariance = products / len(chosen) - torch.outer(mean, mean)
+        scale = covariance.diagonal().clamp_min(1e-12).rsqrt()
+        correlation = (covariance * scale * scale[:, None]).float().cpu().numpy()
+        top = [max(0, len(shift) - settings.components), len(shift) - 1]
+        values, vectors = scipy.linalg.eigh(correlation, subset_by_index=top, overwrite_a=True, check_finite=False)
+        whitening = torch.from_numpy(vectors / np.sqrt(values + settings.ridge * values[-1])).to(self.device)
+        projection = scale[:, None].float() * whitening
+        return {**dictionary, "mean": (shift + mean).float(), "projection": projection}
+
+    def _filters(self, side: int, images: np.ndarray, chosen: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The filters, (3 · side², filters) float32: taking a patch's mean off and whitening are part of them."""
+        drawn = np.sort(generator.choice(chosen, _PATCHES))
+        corners = generator.integers(0, 33 - side, (_PATCHES, 2))
+        windows = sliding_window_view(images[drawn], (side, side), axis=(2, 3))
+        patches = windows[np.arange(_PATCHES), :, corners[:, 0], corners[:, 1]].reshape(_PATCHES, -1).astype(np.float64)
+        patches -= patches.mean(1, keepdims=True)
+        patches /= np.sqrt(patches.var(1, keepdims=True) + 10)
+        values, vectors = np.linalg.eigh(np.cov(patches.T))
+        whitening = (vectors / np.sqrt(values + 0.1)) @ vectors.T
+        filters = (patches[generator.choice(_PATCHES, self.settings.filters)] - patches.mean(0)) @ whitening
+        filters /= np.maximum(np.linalg.norm(filters, axis=1, keepdims=True), 1e-12)
+        kernel = whitening @ filters.T
+        return (kernel - kernel.mean(0)).astype(np.float32)
+
+    def _features(self, images: np.ndarray, chosen: np.ndarray | None = None) -> Iterator[Tensor]:
+        """Features, 500 images at a time and black ones after the last: (500, 2 · filters · patches · grid²)."""
+        indices = np.arange(len(images)) if chosen is None else chosen
+        for start in range(0, len(indices), _BATCH):
+            batch = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
+            part = indices[start : start + _BATCH]
+            batch[: len(part)] = images[part]
+            x = torch.from_numpy(batch).to(self.device, torch.float32)
+            means = torch.cat([self._means(some) for some in x.split(_CHUNK[self.device.type])])
+            if self.settings.mirror:
+                means += torch.cat([self._means(some) for some in x.flip(3).split(_CHUNK[self.device.type])])
+                means /= 2
+            yield means.add_(self.settings.offset).log_()
+
+    def _means(self, x: Tensor) -> Tensor:
+        """Thresholded correlations of (n, 3, 32, 32) images, averaged over fields."""
+        settings, parts = self.settings, []
+        for side in settings.patches:
+            moments = F.avg_pool2d(torch.stack([x.mean(1), (x * x).mean(1)], 1), side, settings.stride).flatten(2)
+            variance = (moments[:, 1] - moments[:, 0] ** 2).clamp_min(0)
+            patches = F.unfold(x, side, stride=settings.stride) / (variance[:, None] + 10).sqrt()
+            y = patches.transpose(1, 2).contiguous() @ self._learned[str(side)]  # (n, positions, filters)
+            fields = _fields((32 - side) // settings.stride + 1, settings.grid).to(self.device)
+            parts.append(fields @ (y - settings.threshold).relu_())
+            parts.append(fields @ y.neg_().sub_(settings.threshold).relu_())
+        return torch.cat(parts, 2).flatten(1)
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """Whitened features: (n, 3, 32, 32) uint8 → (n, components) float32."""
+        if not self._learned:
+            raise ValueError("patch-lda: prepare needs a dictionary; call fit_auxiliary first")
+        mean, projection = self._learned["mean"], self._learned["projection"]
+        codes = np.empty((len(images), projection.shape[1]), np.float32)
+        for start, features in zip(range(0, len(images), _BATCH), self._features(images), strict=True):
+            part = codes[start : start + _BATCH]
+            part[:] = ((features - mean) @ projection)[: len(part)].cpu().numpy()
+        return codes
+
+    def fit(self, features: np.ndarray) -> Self:
+        """Store the class's codes, (m, components), scaled to unit length."""
+        self._class = F.normalize(torch.from_numpy(np.array(features, np.float32)))
+        return self
+
+    @needs_fit("_class")
+    def score_samples(self, features: np.ndarray) -> np.ndarray:
+        """Logarithm of a density on the sphere, but for a constant: (n, components) → (n,) float64."""
+        return self.score_variants(features)["density"]
+
+    @needs_fit("_class")
+    def score_variants(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """ "density": logarithm of the sum of exp(concentration · cosine) over the class's codes, which is that of a
+        mixture of von Mises–Fisher densities but for a constant; "lda": the inner product with the mean of the
+        class's unit vectors.
+        """
+        assert self._class is not None
+        density, lda = np.empty(len(features)), np.empty(len(features))
+        for start in range(0, len(features), _BATCH):
+            part = np.zeros((_BATCH, features.shape[1]), np.float32)
+            size = len(features[start : start + _BATCH])
+            part[:size] = features[start : start + _BATCH]
+            codes = torch.from_numpy(part)
+            cosines = (F.normalize(codes) @ self._class.T).double()
+            density[start : start + size] = (cosines * self.settings.concentration).logsumexp(1)[:size]
+            lda[start : start + size] = (cosines.mean(1) * codes.norm(dim=1))[:size]
+        return {"density": density, "lda": lda}
+
+    def encode(self, features: np.ndarray) -> np.ndarray:
+        """The codes themselves: prepared features are codes."""
+        return np.asarray(features, dtype=np.float32)
+
+
+@functools.cache
+def _fields(positions: int, grid: int) -> Tensor:
+    """Averages over grid × grid fields of positions × positions, as a (grid², positions²) matrix."""
+    each = torch.eye(positions**2, dtype=torch.float32, device="cpu").view(-1, positions, positions)
+    return F.adaptive_avg_pool2d(each, grid).flatten(1).T.contiguous()

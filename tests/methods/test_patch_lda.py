@@ -1,0 +1,143 @@
+"""Patch-LDA: one dictionary per key, codes that depend on the image alone, and scores that a formula gives."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
+
+import methods
+from methods.patch_lda import PatchLDA, PatchLDASettings
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (700, 3, 32, 32), dtype=np.uint8)
+SMALL = PatchLDASettings(images=600, filters=3, patches=(6, 4), stride=6, grid=2, components=20)
+
+
+def learned(settings: PatchLDASettings = SMALL, images: np.ndarray = IMAGES, seed: int = 0, path=None) -> PatchLDA:
+    return PatchLDA(settings, seed=seed, device="cpu").fit_auxiliary(images, path=path)
+
+
+@pytest.fixture(scope="module")
+def method() -> PatchLDA:
+    return learned()
+
+
+@pytest.fixture(scope="module")
+def codes(method) -> np.ndarray:
+    return method.prepare(IMAGES)
+
+
+def test_the_same_seed_gives_the_same_bits(codes) -> None:
+    np.testing.assert_array_equal(learned().prepare(IMAGES), codes)
+    assert not np.array_equal(learned(seed=1).prepare(IMAGES), codes)
+
+
+def test_codes_depend_on_the_image_alone(method, codes) -> None:
+    assert codes.shape == (700, 20)
+    assert codes.dtype == np.float32
+    order = np.random.default_rng(1).permutation(700)
+    np.testing.assert_array_equal(method.prepare(IMAGES[order]), codes[order])
+    np.testing.assert_array_equal(method.prepare(IMAGES[501:503]), codes[501:503])
+    assert method.prepare(IMAGES[:0]).shape == (0, 20)
+
+
+def test_a_mirror_image_has_the_same_code(method, codes) -> None:
+    np.testing.assert_allclose(method.prepare(IMAGES[:9, ..., ::-1]), codes[:9], atol=1e-4)
+
+
+def test_features_are_thresholded_correlations_averaged_over_fields() -> None:
+    settings = dataclasses.replace(SMALL, mirror=False, patches=(6,), filters=6)
+    method = learned(settings)
+    kernel = method._learned["6"].numpy().astype(float)
+    image = IMAGES[3].astype(float)
+    expected = np.zeros((2, 2, 2, 6))
+    for row in range(5):
+        for column in range(5):
+            patch = image[:, 6 * row : 6 * row + 6, 6 * column : 6 * column + 6].ravel()
+            y = ((patch - patch.mean()) / np.sqrt(patch.var() + 10)) @ kernel
+            for i in {row // 3, (row + 1) // 3}:  # the middle of five belongs to both fields
+                for j in {column // 3, (column + 1) // 3}:
+                    expected[0, i, j] += np.maximum(y - 0.25, 0) / 9
+                    expected[1, i, j] += np.maximum(-y - 0.25, 0) / 9
+    features = next(method._features(IMAGES[3:4]))[0].numpy().reshape(4, 2, 6)
+    np.testing.assert_allclose(features, np.log(expected.reshape(2, 4, 6).transpose(1, 0, 2) + 0.05), atol=1e-4)
+
+
+def test_scores_are_the_discriminant_against_the_background() -> None:
+    """With all components, the product of codes is that of features under the inverse regularised correlation."""
+    method = learned(dataclasses.replace(SMALL, components=48))
+    features = np.concatenate([part.numpy() for part in method._features(IMAGES)])[:700].astype(np.float64)
+    chosen = np.sort(np.random.default_rng(0).permutation(700)[:600])
+    standard = (features - features[chosen].mean(0)) / features[chosen].std(0)
+    correlation = np.cov(standard[chosen].T, bias=True)
+    shrunk = correlation + 0.003 * np.linalg.eigvalsh(correlation)[-1] * np.eye(48)
+    products = standard @ np.linalg.solve(shrunk, standard[:5].T)
+    lengths = np.sqrt(np.einsum("ij,ij->i", standard, np.linalg.solve(shrunk, standard.T).T))
+    weights = products / lengths[:5]
+    codes = method.prepare(IMAGES)
+    scores = method.fit(codes[:5]).score_variants(codes)
+    np.testing.assert_allclose(scores["lda"], weights.mean(1), atol=2e-3)
+    density = np.log(np.exp(10 * weights / lengths[:, None]).sum(1))
+    np.testing.assert_allclose(scores["density"], density, atol=5e-3)
+    np.testing.assert_array_equal(method.score_samples(codes), scores["density"])
+    np.testing.assert_array_equal(method.score_samples(codes[7:9]), scores["density"][7:9])
+
+
+def test_a_file_is_loaded_and_one_of_another_key_or_damaged_is_not(tmp_path, monkeypatch, codes) -> None:
+    runs = []
+    learn = PatchLDA._learn
+    monkeypatch.setattr(PatchLDA, "_learn", lambda self, images: runs.append(1) or learn(self, images))
+    path = tmp_path / "auxiliary" / "key"
+    np.testing.assert_array_equal(learned(path=path).prepare(IMAGES), codes)
+    np.testing.assert_array_equal(learned(path=path).prepare(IMAGES), codes)
+    assert len(runs) == 1
+    torch.load(path, weights_only=True)
+    path.write_bytes(path.read_bytes()[:1000])
+    np.testing.assert_array_equal(learned(path=path).prepare(IMAGES), codes)
+    learned(path=path, seed=1)
+    learned(path=path, seed=1, images=255 - IMAGES)
+    learned(dataclasses.replace(SMALL, ridge=0.1), path=path, seed=1, images=255 - IMAGES)
+    assert len(runs) == 5
+
+
+def test_order_of_the_verbs(codes) -> None:
+    with pytest.raises(ValueError, match="fit_auxiliary first"):
+        PatchLDA(SMALL, device="cpu").prepare(IMAGES)
+    with pytest.raises(ValueError, match="call fit first"):
+        PatchLDA(SMALL, device="cpu").score_samples(codes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"filters": 0}, "filters: got 0"),
+        ({"patches": (4, 33)}, r"patches: got \(4, 33\)"),
+        ({"threshold": -1.0}, "threshold: got -1.0"),
+        ({"ridge": 0.0}, "ridge: got 0.0"),
+        ({"concentration": 0.0}, "concentration: got 0.0"),
+        ({"images": 0}, "images: got 0"),
+    ],
+)
+def test_bad_settings(change, message) -> None:
+    with pytest.raises(ValueError, match=f"^{message}; accepted are"):
+        PatchLDASettings(**change)
+
+
+def test_digits_are_told_apart() -> None:
+    data = load_digits()
+    grey = np.round(data.images * (255 / 16)).astype(np.uint8)
+    images = np.repeat(grey.repeat(4, axis=1).repeat(4, axis=2)[:, None], 3, axis=1)
+    train, test, labels = images[:1300], images[1300:], data.target[1300:]
+    method = methods.create("patch-lda", "quick", device="cpu").fit_auxiliary(train)
+    train_codes, test_codes = method.prepare(train), method.prepare(test)
+    aucs, by_mean_image = [], []
+    for digit in range(10):
+        own = np.flatnonzero(data.target[:1300] == digit)[:100]
+        aucs.append(roc_auc_score(labels == digit, method.fit(train_codes[own]).score_samples(test_codes)))
+        distances = ((test - train[own].mean(0)) ** 2).sum((1, 2, 3))
+        by_mean_image.append(roc_auc_score(labels == digit, -distances))
+    assert np.mean(aucs) > max(0.97, np.mean(by_mean_image))
