@@ -123,7 +123,8 @@ def differences(cloud: Cloud, gudhi: Any, ripser: Any, others: MergeEdges, reduc
         found.append("merge edges of a batch differ from those of one cloud on the CPU")
 
     if len(points) > 1:
-        by_searches = np.empty_like(edges.numpy()), np.empty_like(deaths)
+        n = len(points)
+        by_searches = np.empty((n - 1, 2), np.int64), np.empty(n - 1, deaths.dtype)
         tree_by_searches(points.numpy(), *by_searches, p, torch.get_num_threads())
         if not (np.array_equal(by_searches[0], edges) and np.array_equal(by_searches[1], deaths)):
             found.append("searches in a k-d tree give another tree")

@@ -134,7 +134,7 @@ def kibibytes(key):
     return int(next(line for line in lines if line.startswith(key + ":")).split()[1])
 
 n, dim, p = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-for size in (256, 6_000):  # small and large clouds have different kernels
+for size in (256, 6_000, 10_000):  # each size class has kernels of its own
     corel.merge_edges(torch.randn(size, dim), p)
 points = torch.randn(n, dim, generator=torch.Generator().manual_seed(n))
 Path("/proc/self/clear_refs").write_text("5")
