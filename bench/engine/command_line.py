@@ -221,6 +221,8 @@ def run(program: str, main: Callable[[Sequence[str] | None], int], arguments: Se
     Set ``COREL_DEBUG=1`` to see the traceback instead.
     """
     _open_streams()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "10")  # seconds between progress bars: ten a second fill a log
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without '–' gets '?' for it, not an error
     with _signals_interrupt(program) as came:
