@@ -6,6 +6,7 @@ per epoch, and one whose cells share a training and what it made of the images.
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 import re
@@ -77,12 +78,13 @@ def complete(out: Path, *more: str, runs: int = 1, workers: int = 1) -> float:
 def uninterrupted(folder: Path, runs: int = 1) -> tuple[Path, float]:
     """A run in ``folder`` that nothing disturbs, and the seconds of processor time that it took.
 
-    Where the environment names a folder ``SURVIVAL_WHOLE``, that run is there, for all scripts to compare with.
+    Where the environment names a folder ``SURVIVAL_WHOLE``, a run with ``runs=1`` is there, for all scripts to compare
+    with.
     """
     shared = os.environ.get("SURVIVAL_WHOLE")
-    whole = Path(shared or folder) / "whole"
     if shared is None or runs > 1:
-        return whole, complete(whole, runs=runs)
+        return folder / "whole", complete(folder / "whole", runs=runs)
+    whole = Path(shared) / "whole"
     took = whole.with_name("seconds")
     with FileLock(whole.with_name("lock")):
         if not took.exists():
@@ -156,7 +158,9 @@ def check_same(out: Path, whole: Path) -> None:
     one, other = without_times(out), without_times(whole)
     different = [name for name in one if one[name] != other[name]]
     if different:
-        raise LostError(f"{', '.join(different)} of {out} and {whole} differ")
+        texts = (tables[different[0]].decode().splitlines() for tables in (other, one))
+        lines = "\n".join(list(difflib.unified_diff(*texts, str(whole), str(out), n=0))[:20])
+        raise LostError(f"{', '.join(different)} of {out} and {whole} differ:\n{lines}")
 
 
 def number(arguments: Sequence[str], default: int) -> int:
