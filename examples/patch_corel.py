@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corel import BallCount, ConnectivityLoss
-from corel._checks import boolean, check_fields, count, non_negative, positive
 from methods.base import needs_fit
 from methods.neural import NeuralMethod
 from methods.patch_lda import PatchLDA, PatchLDASettings
@@ -33,20 +32,6 @@ class PatchCorelSettings(PatchLDASettings):
     batch_size: int = 100
     lr: float = 1e-3
     autocast: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fields(
-            self,
-            eta=positive,
-            lam=non_negative,
-            branches=count,
-            branch_dim=count,
-            epochs=count,
-            batch_size=count,
-            lr=positive,
-            autocast=boolean,
-        )
 
 
 class PatchCorel(PatchLDA, NeuralMethod):
@@ -78,15 +63,14 @@ class PatchCorel(PatchLDA, NeuralMethod):
             return (net[1](z) - x).abs().sum() / len(x) + settings.lam * connectivity(z)
 
         self._train("branches", codes, net, loss)
-        weight, bias = net[0].weight.detach(), net[0].bias.detach()
-        z = (given @ weight.T + bias).double()
+        state = net[0].state_dict()
+        z = (given @ state["weight"].T + state["bias"]).double()
         # what whitens the new codes, for the scores that know no radius
         values, vectors = torch.linalg.eigh(torch.cov(z.T).cpu())
         whitening = vectors / (values + settings.ridge * values[-1]).sqrt()
         return {
             **learned,
-            "weight": weight,
-            "bias": bias,
+            **state,
             "centre": z.mean(0).float(),
             "whitening": whitening.float(),
         }
