@@ -43,6 +43,9 @@ def runtime(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(8.5, max(5.0, 1.2 + 0.26 * len(names))), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log", xlabel="points", ylabel="milliseconds per call (median, quartiles)")
+    sizes = sorted(set(of_one["size"]))
+    margin = max((sizes[-1] / sizes[0]) ** 0.05, 1.05)  # one size alone gives a logarithmic axis no width
+    axes.set_xlim(sizes[0] / margin, sizes[-1] * margin)
     styles = _styles(names)
     for name, group in of_one.groupby("contender", sort=False):
         own, median = str(name).startswith("corel"), group["median_ms"]
@@ -54,7 +57,6 @@ def runtime(table: pd.DataFrame) -> Figure:
         axes.axhline(height, color="#555555", linestyle=(0, (4, 3)), linewidth=1, zorder=1)
         label = "a training step of the autoencoder, 100 images"
         axes.text(0.01, height, label, transform=axes.get_yaxis_transform(), va="bottom", fontsize=8, color="#555555")
-    sizes = sorted(set(of_one["size"]))
     axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
     axes.minorticks_off()
     axes.grid(True, which="major", linewidth=0.3)

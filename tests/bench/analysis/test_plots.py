@@ -48,6 +48,11 @@ def test_names_at_the_ends_do_not_overlap(table):
     )
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_size_alone_has_a_plot(table, tmp_path):
+    plots.save(plots.runtime(table[table["size"].isin([100, 128])]), tmp_path / "one.png")
+
+
 @pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
 def test_same_rows_same_bytes(table, tmp_path, kind, start):
     for name in "ab":
