@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -172,6 +173,13 @@ def test_rows_of_others_are_taken(drawn, command, monkeypatch, capsys):
     assert not (command.place / "other" / "runtime.csv").exists()
     for name in ("fig4-auc.csv", "fig7.csv"):
         assert (command.place / "other" / "figures" / name).read_bytes() == (drawn / name).read_bytes()
+
+
+def test_the_published_study_is_the_default(monkeypatch, tmp_path):
+    monkeypatch.chdir(Path(runtime.__file__).parents[3])
+    monkeypatch.setattr("bench.runtime.main", lambda words: pytest.fail("measured again"))
+    table = runtime.measured(SimpleNamespace(out=tmp_path, published_in=[], device="cpu"))
+    assert table["command"].str.contains("--out results/runtime").all()
 
 
 def test_deaths_and_barcodes_are_those_of_scipy():

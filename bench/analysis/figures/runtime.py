@@ -24,7 +24,7 @@ _COLUMNS = {
 
 def measured(study: Study) -> pd.DataFrame:
     """The table of a study: that of the output folder, a published one, or one that is measured now."""
-    for folder in (study.out, *study.published_in, Path("results")):
+    for folder in (study.out, *study.published_in, Path("results", "runtime")):
         try:
             table = pd.read_csv(folder / FILE)
         except (OSError, ValueError):
