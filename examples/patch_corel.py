@@ -11,7 +11,6 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corel import BallCount, ConnectivityLoss
@@ -77,12 +76,12 @@ class PatchCorel(PatchLDA, NeuralMethod):
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
         """Codes of the branched layer, and the same whitened: (n, 3, 32, 32) uint8 → (n, 2 · width) float32."""
-        learned = {name: tensor.cpu() for name, tensor in self._learned.items()}
+        learned = {name: tensor.cpu().double() for name, tensor in self._learned.items()}
         codes = []
         for part in torch.from_numpy(super().prepare(images)).split(500):
-            x = F.pad(part, (0, 0, 0, 500 - len(part)))  # rounding may depend on the number of rows
-            z = x @ learned["weight"].T + learned["bias"]
-            codes.append(torch.cat([z, (z - learned["centre"]) @ learned["whitening"]], 1)[: len(part)])
+            # in double precision, so that an image's code in single precision does not depend on its neighbours
+            z = (part.double() @ learned["weight"].T + learned["bias"]).float()
+            codes.append(torch.cat([z, ((z - learned["centre"]) @ learned["whitening"]).float()], 1))
         return torch.cat(codes).numpy()
 
     def _split(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

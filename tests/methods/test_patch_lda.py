@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 import methods
+from corel import BallCount, death_times
 from methods.patch_lda import PatchLDA, PatchLDASettings
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (700, 3, 32, 32), dtype=np.uint8)
@@ -141,3 +143,23 @@ def test_digits_are_told_apart() -> None:
         distances = ((test - train[own].mean(0)) ** 2).sum((1, 2, 3))
         by_mean_image.append(roc_auc_score(labels == digit, -distances))
     assert np.mean(aucs) > max(0.97, np.mean(by_mean_image))
+
+
+def test_the_example_with_branches_on_top() -> None:
+    """examples/patch_corel.py: the ball count is that of its codes at η, and the loss makes η the length of deaths."""
+    path = Path(__file__).parents[2] / "examples" / "patch_corel.py"
+    settings = {**dataclasses.asdict(SMALL), "branches": 2, "branch_dim": 3, "epochs": 30, "lr": 0.01, "eta": 1.5}
+    deaths = {}
+    for lam in (0.0, 20.0):
+        method = methods.create(str(path), device="cpu", lam=lam, **settings).fit_auxiliary(IMAGES)
+        features = method.prepare(IMAGES)
+        assert features.shape == (700, 12)
+        codes = torch.from_numpy(features[:, :6])
+        deaths[lam] = death_times(codes[:100].view(100, 2, 3).transpose(0, 1)).mean().item()
+        np.testing.assert_array_equal(method.prepare(IMAGES[501:503]), features[501:503])
+    assert abs(deaths[20.0] - 1.5) < min(0.3, abs(deaths[0.0] - 1.5))
+    scores = method.fit(features[:5]).score_variants(features)
+    balls = BallCount(radius=1.5, branches=2).fit(features[:5, :6]).score_samples(features[:, :6])
+    np.testing.assert_array_equal(scores["ball"], balls)
+    np.testing.assert_array_equal(method.score_samples(features), balls)
+    assert set(scores) == {"ball", "density", "lda"}
