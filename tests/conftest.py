@@ -15,9 +15,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     threadpool_limits(1)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _environment():
-    """Restore the environment's variables: Dask sets some for the processes that it starts."""
+    """Restore the environment's variables: Dask sets some for the processes that it starts.
+
+    For a module, because clusters that its tests share are made before a fixture of a single test is.
+    """
     before = dict(os.environ)
     yield
     if dict(os.environ) != before:
