@@ -32,7 +32,10 @@ NO_EDGE = 2**31 - 1
 
 
 def _integers(size, real):
-    """An array of ``size`` integers as wide as the floating-point numbers of the array ``real``."""
+    """An array of ``size`` integers as wide as the floating-point numbers of the array ``real``.
+
+    For compiled code alone, where the overload below stands in for it.
+    """
     raise NotImplementedError
 
 
