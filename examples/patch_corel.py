@@ -7,10 +7,12 @@ codes, patch-lda's two scores, which know no radius.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corel import BallCount, ConnectivityLoss
@@ -21,8 +23,14 @@ from methods.patch_lda import PatchLDA, PatchLDASettings
 
 @dataclasses.dataclass(frozen=True)
 class PatchCorelSettings(PatchLDASettings):
-    """Settings of patch-lda, and those of the layer: as in corel, but fewer epochs, because it is one matrix."""
+    """Settings of patch-lda, and those of the layer: as in corel, but fewer epochs, because it is small.
 
+    ``hidden`` is the number of rectified units between patch-lda's codes and the branches; 0: the layer is linear. With
+    ``unit``, codes are scaled to one length first.
+    """
+
+    hidden: int = 0
+    unit: bool = False
     eta: float = 2.0
     lam: float = 20.0
     branches: int = 16
@@ -34,24 +42,37 @@ class PatchCorelSettings(PatchLDASettings):
 
 
 class PatchCorel(PatchLDA, NeuralMethod):
-    """Ball count of a linear, branched code of patch-lda's codes, trained to reconstruct them with connectivity."""
+    """Ball count of a branched code of patch-lda's codes, trained to reconstruct them with connectivity."""
 
     name = "patch-corel"
     profiles: ClassVar = {
         "paper": PatchCorelSettings(),
-        "quick": PatchCorelSettings(images=1000, filters=16, mirror=False, components=128, epochs=6),
+        "quick": PatchCorelSettings(images=1000, filters=16, mirror=False, components=128, copies=500, epochs=6),
     }
+
+    def _given(self, images: np.ndarray) -> Tensor:
+        """What the layer sees: (n, 3, 32, 32) uint8 → (n, components) float32."""
+        codes = torch.from_numpy(self._codes(images))
+        return F.normalize(codes) * math.sqrt(codes.shape[1]) if self.settings.unit else codes
+
+    def _layer(self, components: int) -> nn.Sequential:
+        settings = self.settings
+        width = settings.branches * settings.branch_dim
+        if settings.hidden == 0:
+            return nn.Sequential(nn.Linear(components, width))
+        return nn.Sequential(nn.Linear(components, settings.hidden), nn.ReLU(), nn.Linear(settings.hidden, width))
 
     def _learn(self, images: np.ndarray) -> dict[str, Tensor]:
         settings = self.settings
-        self._learned = learned = super()._learn(images)
-        chosen = np.sort(np.random.default_rng(self.seed % 2**64).permutation(len(images))[: settings.images])
-        codes = super().prepare(images[chosen])
-        given = torch.from_numpy(codes).to(self.device)
-        width = settings.branches * settings.branch_dim
+        learned = super()._learn(images)
+        seen = images[self._drawn(len(images))]
+        given = self._given(seen).to(self.device)
+        components = given.shape[1]
 
         def make() -> nn.Sequential:
-            return nn.Sequential(nn.Linear(codes.shape[1], width), nn.Linear(width, codes.shape[1]))
+            return nn.Sequential(
+                self._layer(components), nn.Linear(settings.branches * settings.branch_dim, components)
+            )
 
         net = self._build(make)
         connectivity = ConnectivityLoss(eta=settings.eta, branches=settings.branches, reduction="mean")
@@ -61,26 +82,27 @@ class PatchCorel(PatchLDA, NeuralMethod):
             z = net[0](x)
             return (net[1](z) - x).abs().sum() / len(x) + settings.lam * connectivity(z)
 
-        self._train("branches", codes, net, loss)
-        state = net[0].state_dict()
-        z = (given @ state["weight"].T + state["bias"]).double()
+        self._train("branches", given.cpu().numpy(), net, loss)
+        with torch.no_grad():
+            z = torch.cat([net[0](x) for x in given.split(500)]).double()
         # what whitens the new codes, for the scores that know no radius
         values, vectors = torch.linalg.eigh(torch.cov(z.T).cpu())
         whitening = vectors / (values + settings.ridge * values[-1]).sqrt()
-        return {
-            **learned,
-            **state,
-            "centre": z.mean(0).float(),
-            "whitening": whitening.float(),
-        }
+        layer = {f"layer.{name}": weights for name, weights in net[0].state_dict().items()}
+        return {**learned, **layer, "centre": z.mean(0).float(), "whitening": whitening.float()}
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
         """Codes of the branched layer, and the same whitened: (n, 3, 32, 32) uint8 → (n, 2 · width) float32."""
+        if not self._learned:
+            raise ValueError("patch-corel: prepare needs a trained layer; call fit_auxiliary first")
         learned = {name: tensor.cpu().double() for name, tensor in self._learned.items()}
+        layer = self._layer(learned["projection"].shape[1]).double()
+        layer.load_state_dict({name.removeprefix("layer."): learned[name] for name in learned if "layer." in name})
         codes = []
-        for part in torch.from_numpy(super().prepare(images)).split(500):
+        for part in self._given(images).split(500):
             # in double precision, so that an image's code in single precision does not depend on its neighbours
-            z = (part.double() @ learned["weight"].T + learned["bias"]).float()
+            with torch.no_grad():
+                z = layer(part.double()).float()
             codes.append(torch.cat([z, ((z - learned["centre"]) @ learned["whitening"]).float()], 1))
         return torch.cat(codes).numpy()
 

@@ -1,4 +1,4 @@
-"""Patch-LDA: a dictionary of image patches, whitened by unlabelled images, and a class in it."""
+"""Patch-LDA: a dictionary of image patches, whitened by unlabelled images and changed copies of them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from corel._checks import boolean, check_fields, count, counts, got, non_negative, positive
+from corel._checks import at_least, boolean, check_fields, count, counts, got, non_negative, positive, real
 from corel.checkpoint import write_atomically
 from corel.training import fingerprint
 from methods.base import OneClassMethod, needs_fit
+from methods.neural import hash_seed, standard_torch
 
 #: Images at a time. Fixed, because sums may round differently in batches of another size.
 _BATCH = 500
@@ -45,7 +46,9 @@ class PatchLDASettings:
     signs of a correlation, and what is left averaged over ``grid`` × ``grid`` fields of the image, and over the image
     and its mirror image where ``mirror`` is true. Features are logarithms of these averages plus ``offset``;
     ``components`` of their principal components are kept, whitened with ``ridge`` times the largest eigenvalue added
-    to all. ``concentration`` is that of the density around each code of a class.
+    to all. Codes are whitened once more, by how they differ between ``copies`` auxiliary images and copies of these,
+    cropped to a share of at least ``crop`` of their area and recoloured, with ``damping`` times the mean variance added
+    to all; 0 copies: not at all. ``concentration`` is that of the density around each code of a class.
     """
 
     images: int = 50_000
@@ -56,9 +59,12 @@ class PatchLDASettings:
     grid: int = 3
     mirror: bool = True
     offset: float = 0.05
-    components: int = 768
+    components: int = 1536
     ridge: float = 0.003
-    concentration: float = 10.0
+    copies: int = 10_000
+    crop: float = 0.6
+    damping: float = 0.5
+    concentration: float = 14.0
 
     def __post_init__(self) -> None:
         check_fields(
@@ -73,6 +79,9 @@ class PatchLDASettings:
             offset=positive,
             components=count,
             ridge=positive,
+            copies=at_least(0),
+            crop=real("numbers above 0, up to 1", lambda share: 0 < share <= 1),
+            damping=positive,
             concentration=positive,
         )
 
@@ -81,13 +90,16 @@ class PatchLDA(OneClassMethod):
     """Density of a class in codes whitened by a background: thresholded correlations with image patches.
 
     Patches as a dictionary are Coates, Lee and Ng's (AISTATS 2011; how far they go: Thiry et al., ICLR 2021), whitened
-    means as detectors Hariharan, Malik and Ramanan's (ECCV 2012). Nothing is trained by gradients.
+    means as detectors Hariharan, Malik and Ramanan's (ECCV 2012). An image and its changed copies are taken for a class
+    of their own, as by Dosovitskiy et al. (NIPS 2014), and the covariance within such classes is made a multiple of the
+    identity, nearly, as by Hatch, Kajarekar and Stolcke (Interspeech 2006). Nothing is trained by gradients.
     """
 
     name = "patch-lda"
+    version = 2
     profiles: ClassVar = {
         "paper": PatchLDASettings(),
-        "quick": PatchLDASettings(images=1000, filters=16, mirror=False, components=128),
+        "quick": PatchLDASettings(images=1000, filters=16, mirror=False, components=128, copies=500),
     }
     needs_auxiliary = True
 
@@ -121,10 +133,14 @@ class PatchLDA(OneClassMethod):
         except Exception:  # whatever the damage to the file, it is made again
             return None
 
+    def _drawn(self, count: int) -> np.ndarray:
+        """Which of ``count`` auxiliary images are used, ascending."""
+        return np.sort(np.random.default_rng(self.seed % 2**64).permutation(count)[: self.settings.images])
+
     def _learn(self, images: np.ndarray) -> dict[str, Tensor]:
         settings = self.settings
-        generator = np.random.default_rng(self.seed % 2**64)
-        chosen = np.sort(generator.permutation(len(images))[: settings.images])
+        generator = np.random.default_rng((self.seed % 2**64, 1))
+        chosen = self._drawn(len(images))
         dictionary = {
             str(side): torch.from_numpy(self._filters(side, images, chosen, generator)).to(self.device)
             for side in settings.patches
@@ -146,7 +162,29 @@ class PatchLDA(OneClassMethod):
         values, vectors = scipy.linalg.eigh(correlation, subset_by_index=top, overwrite_a=True, check_finite=False)
         whitening = torch.from_numpy(vectors / np.sqrt(values + settings.ridge * values[-1])).to(self.device)
         projection = scale[:, None].float() * whitening
-        return {**dictionary, "mean": (shift + mean).float(), "projection": projection}
+        learned = self._learned = {**dictionary, "mean": (shift + mean).float(), "projection": projection}
+        if settings.copies:
+            some = images[np.sort(generator.permutation(chosen)[: settings.copies])]
+            change = self._codes(some).astype(np.float64) - self._codes(self._changed(some))
+            values, vectors = np.linalg.eigh(np.cov(change.T, bias=True))
+            whitening = vectors / np.sqrt(values + settings.damping * values.mean() + 1e-12)
+            learned["projection"] = projection @ torch.from_numpy(whitening.astype(np.float32)).to(self.device)
+        return learned
+
+    def _changed(self, images: np.ndarray) -> np.ndarray:
+        """Randomly cropped, scaled and recoloured copies: (n, 3, 32, 32) uint8 → the same."""
+        from torchvision.transforms import v2  # importing it takes long
+
+        change = v2.Compose(
+            [
+                v2.RandomResizedCrop(32, (self.settings.crop, 1.0), (0.9, 1 / 0.9)),
+                v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8),
+                v2.RandomGrayscale(0.2),
+            ]
+        )
+        with standard_torch(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(hash_seed(self.seed, "copies"))
+            return np.stack([change(torch.from_numpy(image)).numpy() for image in images])
 
     def _filters(self, side: int, images: np.ndarray, chosen: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """The filters, (3 · side², filters) float32: taking a patch's mean off and whitening are part of them."""
@@ -194,6 +232,9 @@ class PatchLDA(OneClassMethod):
         """Whitened features: (n, 3, 32, 32) uint8 → (n, components) float32."""
         if not self._learned:
             raise ValueError("patch-lda: prepare needs a dictionary; call fit_auxiliary first")
+        return self._codes(images)
+
+    def _codes(self, images: np.ndarray) -> np.ndarray:
         mean, projection = self._learned["mean"], self._learned["projection"]
         codes = np.empty((len(images), projection.shape[1]), np.float32)
         for start, features in zip(range(0, len(images), _BATCH), self._features(images), strict=True):

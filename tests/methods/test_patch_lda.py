@@ -16,7 +16,7 @@ from corel import BallCount, death_times
 from methods.patch_lda import PatchLDA, PatchLDASettings
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (700, 3, 32, 32), dtype=np.uint8)
-SMALL = PatchLDASettings(images=600, filters=3, patches=(6, 4), stride=6, grid=2, components=20)
+SMALL = PatchLDASettings(images=600, filters=3, patches=(6, 4), stride=6, grid=2, components=20, copies=0)
 
 
 def learned(settings: PatchLDASettings = SMALL, images: np.ndarray = IMAGES, seed: int = 0, path=None) -> PatchLDA:
@@ -83,10 +83,35 @@ def test_scores_are_the_discriminant_against_the_background() -> None:
     codes = method.prepare(IMAGES)
     scores = method.fit(codes[:5]).score_variants(codes)
     np.testing.assert_allclose(scores["lda"], weights.mean(1), atol=2e-3)
-    density = np.log(np.exp(10 * weights / lengths[:, None]).sum(1))
+    density = np.log(np.exp(14 * weights / lengths[:, None]).sum(1))
     np.testing.assert_allclose(scores["density"], density, atol=5e-3)
     np.testing.assert_array_equal(method.score_samples(codes), scores["density"])
     np.testing.assert_array_equal(method.score_samples(codes[7:9]), scores["density"][7:9])
+
+
+def test_codes_are_whitened_by_what_changes_between_copies(codes) -> None:
+    settings = dataclasses.replace(SMALL, copies=600, damping=1e-3)
+    method = learned(settings)
+    np.testing.assert_array_equal(learned(settings).prepare(IMAGES), method.prepare(IMAGES))
+    chosen = np.sort(np.random.default_rng(0).permutation(700)[:600])
+    change = method.prepare(IMAGES[chosen]) - method.prepare(method._changed(IMAGES[chosen]))
+    np.testing.assert_allclose(np.cov(change.T, bias=True), np.eye(20), atol=0.01)
+    # a linear map of the codes without copies, with one kernel: distances differ, what they can tell apart does not
+    fitted = np.linalg.lstsq(codes, method.prepare(IMAGES), rcond=None)[0]
+    np.testing.assert_allclose(codes @ fitted, method.prepare(IMAGES), atol=1e-3)
+
+
+def test_copies_are_cropped_and_recoloured() -> None:
+    method = PatchLDA(SMALL, device="cpu")
+    grey = np.full((50, 3, 32, 32), 128, np.uint8)
+    grey[:, :, :16] = 60
+    copies = method._changed(grey)
+    assert copies.dtype == np.uint8
+    assert copies.shape == grey.shape
+    np.testing.assert_array_equal(copies[:, 0], copies[:, 1])  # no colour comes from none
+    assert len({copy.tobytes() for copy in copies}) > 30
+    np.testing.assert_array_equal(copies, PatchLDA(SMALL, device="cpu")._changed(grey))
+    assert not np.array_equal(copies, PatchLDA(SMALL, seed=1, device="cpu")._changed(grey))
 
 
 def test_a_file_is_loaded_and_one_of_another_key_or_damaged_is_not(tmp_path, monkeypatch, codes) -> None:
@@ -121,6 +146,10 @@ def test_order_of_the_verbs(codes) -> None:
         ({"threshold": -1.0}, "threshold: got -1.0"),
         ({"ridge": 0.0}, "ridge: got 0.0"),
         ({"concentration": 0.0}, "concentration: got 0.0"),
+        ({"copies": -1}, "copies: got -1"),
+        ({"crop": 1.5}, "crop: got 1.5"),
+        ({"crop": 0}, "crop: got 0"),
+        ({"damping": 0.0}, "damping: got 0.0"),
         ({"images": 0}, "images: got 0"),
     ],
 )
@@ -145,10 +174,19 @@ def test_digits_are_told_apart() -> None:
     assert np.mean(aucs) > max(0.97, np.mean(by_mean_image))
 
 
-def test_the_example_with_branches_on_top() -> None:
+@pytest.mark.parametrize("layer", [{}, {"hidden": 30, "unit": True}])
+def test_the_example_with_branches_on_top(layer) -> None:
     """examples/patch_corel.py: the ball count is that of its codes at η, and the loss makes η the length of deaths."""
     path = Path(__file__).parents[2] / "examples" / "patch_corel.py"
-    settings = {**dataclasses.asdict(SMALL), "branches": 2, "branch_dim": 3, "epochs": 30, "lr": 0.01, "eta": 1.5}
+    settings = {
+        **dataclasses.asdict(SMALL),
+        "branches": 2,
+        "branch_dim": 3,
+        "epochs": 30,
+        "lr": 0.01,
+        "eta": 1.5,
+        **layer,
+    }
     deaths = {}
     for lam in (0.0, 20.0):
         method = methods.create(str(path), device="cpu", lam=lam, **settings).fit_auxiliary(IMAGES)
