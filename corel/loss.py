@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from corel import _checks
-from corel.persistence.metric import check_p, edge_lengths
-from corel.persistence.spanning_tree import check_points, cpu_kernels, death_times, is_plain_cpu
+from corel.persistence.metric import check_p, edge_lengths, is_plain_cpu
+from corel.persistence.spanning_tree import check_points, cpu_kernels, death_times
 
 
 def connectivity_loss(

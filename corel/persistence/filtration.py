@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from corel.persistence.metric import is_plain_cpu
+
 #: Most simplices of one dimension that are built: triangles then take about 2 GB.
 MAX_SIMPLICES = 50_000_000
 #: Most entries of a temporary tensor.
@@ -90,6 +92,12 @@ def edge_order(lengths: Tensor, max_length: float) -> EdgeOrder:
     """
     n = len(lengths)
     check_edges(n)
+    if is_plain_cpu(lengths):
+        from corel.persistence.kernels.filtrations import edge_order as edge_order_on_cpu  # importing Numba takes long
+
+        *found, levels = edge_order_on_cpu(lengths.detach().numpy(), max_length)
+        edges, place, level = map(torch.from_numpy, found)
+        return EdgeOrder(edges, place, level, levels)
     i, j = torch.triu_indices(n, n, 1, dtype=torch.int64, device=lengths.device)
     value = lengths[i, j]
     # triu_indices gives edges sorted by (i, j); a stable sort keeps that order among edges of equal length

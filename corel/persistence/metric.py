@@ -162,6 +162,20 @@ def only_backward(x: Tensor) -> bool:
     return forward_ad._current_level < 0 and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
+def is_plain_cpu(points: Tensor) -> bool:
+    """Whether the kernels of the CPU may take ``points``: plain memory, and nothing to differentiate but backward.
+
+    Tensors that a compiler traces, that torch.func has wrapped (vmap, jvp, …) or that may carry the tangents of forward
+    mode go through torch operations.
+    """
+    return (
+        points.is_cpu
+        and not torch.compiler.is_compiling()
+        and type(points) in (Tensor, torch.nn.Parameter)
+        and only_backward(points)
+    )
+
+
 def _sum_in_order(terms: Tensor) -> Tensor:
     # the order in which torch.sum adds is not specified
     return reduce(add, terms.unbind(-1))
@@ -294,6 +308,12 @@ def pairwise_lengths(points: Tensor, p: float = 1.0) -> Tensor:
     n = points.shape[-2]
     if points.requires_grad and torch.is_grad_enabled():
         return norm(points.unsqueeze(-2) - points.unsqueeze(-3), p)
+    if points.dim() == 2 and is_plain_cpu(points):
+        from corel.persistence.kernels.filtrations import pairwise_lengths as pairwise_lengths_on_cpu
+
+        lengths = points.new_empty((n, n))
+        pairwise_lengths_on_cpu(points.detach().contiguous().numpy(), p, lengths.numpy())
+        return lengths
     lengths = points.new_empty((*points.shape[:-1], n))
     rows = max(1, 2**21 // max(1, points.numel()))  # a few megabytes of differences at a time
     for first in range(0, n, rows):

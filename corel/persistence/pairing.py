@@ -246,12 +246,14 @@ def pairs_of_coboundary(order: EdgeOrder, simplices: Simplices, cleared: Tensor)
 
 
 def pairs_of_coboundary_by_column(order: EdgeOrder, simplices: Simplices, cleared: Tensor) -> tuple[Pairs, Tensor]:
-    """What :func:`pairs_of_coboundary` does, on the CPU, by a compiled function that reduces a column at a time."""
+    """What :func:`pairs_of_coboundary` does, on the CPU, by a compiled function that reduces a column at a time.
+
+    ``cleared`` has to be ascending, as the numbers are that this returns.
+    """
     from corel.persistence.kernels.cohomology import reduce_coboundary  # importing Numba takes long
 
-    vertices, matrix = simplices.vertices, Coboundary(order, simplices.vertices.shape[1] - 1)
-    cleared = cleared.sort().values
-    arrays = (tensor.numpy() for tensor in (vertices, simplices.level, cleared))
+    Coboundary(order, simplices.vertices.shape[1] - 1)  # raises where numbers of simplices are too large
+    arrays = (tensor.numpy() for tensor in (simplices.vertices, simplices.level, cleared))
     found = reduce_coboundary(order.level.int().numpy(), order.levels, *arrays)
     birth, death, essential, filling = map(torch.from_numpy, found)
-    return Pairs(vertices[birth], matrix.vertices(death), vertices[essential]), filling
+    return Pairs(birth, death, essential), filling

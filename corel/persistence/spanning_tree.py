@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from corel import _checks
-from corel.persistence.metric import check_distances, check_p, edge_lengths, only_backward, symmetric_lengths
+from corel.persistence.metric import check_distances, check_p, edge_lengths, is_plain_cpu, symmetric_lengths
 from corel.persistence.reference import reference_merge_edges, reference_merge_edges_of_distances
 
 _COMPUTED, _STRIDED = _checks.COMPUTED, _checks.STRIDED
@@ -135,20 +135,6 @@ def check_points(points: Tensor, name: str = "points", shape: str = "(…, n, d)
     if points.numel() == 0 and 0 in points.shape[-2:]:
         raise ValueError(f"{name}: got shape {tuple(points.shape)}; at least one point and one coordinate are needed")
     return points
-
-
-def is_plain_cpu(points: Tensor) -> bool:
-    """Whether the kernels of the CPU may take ``points``: plain memory, and nothing to differentiate but backward.
-
-    Tensors that a compiler traces, that torch.func has wrapped (vmap, jvp, …) or that may carry the tangents of forward
-    mode go through torch operations.
-    """
-    return (
-        points.is_cpu
-        and not torch.compiler.is_compiling()
-        and type(points) in (Tensor, torch.nn.Parameter)
-        and only_backward(points)
-    )
 
 
 @cache

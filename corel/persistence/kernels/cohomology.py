@@ -163,10 +163,10 @@ def reduce_coboundary(level, levels, vertices, own_levels, cleared):
     Returns
     -------
     birth, death
-        (m,) int64: the indices in ``vertices`` of the simplices that create a class, and the numbers of those that fill
-        it, in filtration order of the latter. Classes of equal birth and death are left out.
+        (m, d + 1) and (m, d + 2) int64: the simplices that create a class, and those that fill it, in filtration order
+        of the latter. Classes of equal birth and death are left out.
     essential
-        (e,) int64, ascending: indices of the simplices whose class is never filled.
+        (e, d + 1) int64: the simplices whose class is never filled, in filtration order.
     filling
         (f,) int64, ascending: numbers of all simplices that fill a class, of equal birth and death or not.
     """
@@ -241,4 +241,23 @@ def reduce_coboundary(level, levels, vertices, own_levels, cleared):
             essential[essentials] = index
             essentials += 1
     order = np.argsort(-death[:births])
-    return birth[order], death[order], essential[:essentials][::-1].copy(), np.sort(filling[:fillings])
+    filled = np.empty((births, size + 1), np.int64)
+    for m in range(births):
+        rest = death[order[m]]
+        for place in range(size, -1, -1):
+            filled[m, place] = n - 1 - rest % n
+            rest //= n
+    return vertices[birth[order]], filled, vertices[essential[:essentials][::-1]], np.sort(filling[:fillings])
+
+
+@compiled()
+def numbers(level, levels, simplices):
+    """The numbers of simplices of dimension ≥ 1, ascending; (n, n) levels and (k, size) → (k,) int64."""
+    found = np.empty(len(simplices), np.int64)
+    for s, simplex in enumerate(simplices):
+        longest = 0
+        for a in simplex:
+            for b in simplex:
+                longest = max(longest, level[a, b])
+        found[s] = _number(simplex, longest, levels, len(level))
+    return np.sort(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,9 +28,10 @@ def length_matrices(draw) -> torch.Tensor:
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
-@given(length_matrices(), st.integers(0, 3), st.sampled_from([0.0, 0.5, 2.0, math.inf]))
-def test_simplices_order_and_longest_edges_are_those_of_the_definition(lengths, max_dim, max_length):
-    order = edge_order(lengths, max_length)
+@given(length_matrices(), st.integers(0, 3), st.sampled_from([0.0, 0.5, 2.0, math.inf]), st.booleans())
+def test_simplices_order_and_longest_edges_are_those_of_the_definition(lengths, max_dim, max_length, compiled):
+    with mock.patch.object(filtration, "is_plain_cpu", return_value=compiled):
+        order = edge_order(lengths, max_length)
     found = vietoris_rips_filtration(order, max_dim)
     assert len(found) == max_dim + 1
     n, d = len(lengths), lengths.numpy()

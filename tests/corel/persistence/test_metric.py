@@ -51,6 +51,7 @@ def test_edges_and_pairs_give_the_same_bits(p):
     assert not pairs.diagonal(dim1=-2, dim2=-1).any()
     with_gradient = pairwise_lengths(x.clone().requires_grad_(), p)
     assert torch.equal(with_gradient.detach(), pairs)
+    assert torch.equal(torch.stack([pairwise_lengths(cloud.T.contiguous().T, p) for cloud in x]), pairs)
 
 
 @pytest.mark.parametrize(
