@@ -31,15 +31,15 @@ from corel.persistence.kernels.vectors import LANES, equal_lanes, lowest_bit
 NO_EDGE = 2**31 - 1
 
 
-def _integers(size, real):
-    """An array of ``size`` integers as wide as the floating-point numbers of the array ``real``.
+def integers(size, real):
+    """An array of integers, of this size or shape, as wide as the floating-point numbers of the array ``real``.
 
     For compiled code alone, where the overload below stands in for it.
     """
     raise NotImplementedError
 
 
-@overload(_integers)
+@overload(integers)
 def _(size, real):
     if real.dtype == types.float32:
         return lambda size, real: np.empty(size, np.int32)
@@ -53,7 +53,7 @@ def make_side(points, size):
     tiles = (size + LANES - 1) // LANES
     slots = tiles * LANES
     tiles = np.empty((tiles, d, LANES), points.dtype)
-    return tiles, np.empty(slots, points.dtype), _integers(slots, points), np.empty(slots, np.int64)
+    return tiles, np.empty(slots, points.dtype), integers(slots, points), np.empty(slots, np.int64)
 
 
 @njit(nogil=True)
