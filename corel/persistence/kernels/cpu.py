@@ -14,18 +14,24 @@ import numpy as np
 import torch
 
 from corel._threads import all_true
-from corel.persistence.kernels import distances, gradients, small_clouds, trees
+from corel.persistence.kernels import distances, gradients, lockstep, small_clouds, trees
 from corel.persistence.kernels.edges import kruskal
 from corel.persistence.kernels.large_clouds import tree_of_blocks
+from corel.persistence.kernels.vectors import LINE
 
-#: Work, in pairs of points times coordinates, below which threads cost more than they save.
-_WORTH_THREADS = 500_000
+#: Work, in pairs of points times coordinates and in entries of matrices, below which threads cost more than they save.
+_WORTH_THREADS, _ENTRIES_WORTH_THREADS = 2_000_000, 500_000
+#: What a coordinate costs where lengths are powers, in place of p ∈ {1, 2, ∞}.
+_POWERS = 16
 #: Clouds of more points than this are divided into blocks; from this many points on, blocks go to several threads.
 _LARGE, _LARGE_FOR_THREADS = 1500, 4000
 #: Most coordinates in a block of a large cloud, and fewest points.
 _BLOCK, _SMALLEST_BLOCK = 2**17, 256
 #: From this many points on it is tried whether searches for neighbours are short, among so many of them.
 _LARGE_FOR_SEARCHES, _SAMPLES = 8000, (1000, 4000)
+#: Clouds of up to so many points per lane, and so many coordinates, advance in step with each other: on the processors
+#: tried, larger ones were not faster together than one by one, and a group of them would fill more than 512 KiB.
+_IN_STEP, _COORDINATES_IN_STEP = 32, 2**13
 #: Points in a leaf of a k-d tree, about; neighbours of a point that are listed.
 _LEAF, _NEAR = 16, 8
 
@@ -80,7 +86,7 @@ def trees_of_distances(matrices: torch.Tensor) -> np.ndarray | None:
     batch = math.prod(lead)
     array = _array(matrices).reshape(batch, n, n)
     edges, lengths = np.empty((batch, n - 1, 2), np.int64), np.empty((batch, n - 1), array.dtype)
-    threads = torch.get_num_threads() if array.size > _WORTH_THREADS else 1
+    threads = torch.get_num_threads() if array.size > _ENTRIES_WORTH_THREADS else 1
     share = max(1, -(-batch // (4 * threads)))
     tasks = [
         partial(distances.spanning_trees, array, first, min(first + share, batch), edges, lengths)
@@ -170,24 +176,41 @@ def _trees(clouds: np.ndarray, p: float, name: str = "points") -> tuple[np.ndarr
     """:func:`spanning_trees` of clouds (B, n, d); ``name`` is what errors call them."""
     batch, n, d = clouds.shape
     edges, lengths = np.empty((batch, n - 1, 2), np.int64), np.empty((batch, n - 1), clouds.dtype)
-    work = batch * n * n * d // 2
+    work = batch * n * n * d // 2 * (1 if p in (1.0, 2.0, math.inf) else _POWERS)
     threads = torch.get_num_threads() if work > _WORTH_THREADS else 1
     if n >= _LARGE_FOR_SEARCHES and all(_searches_are_short(cloud, p, threads) for cloud in clouds):
         finite = all(tree_by_searches(*each, p, threads) for each in zip(clouds, edges, lengths, strict=True))
     elif n > _LARGE and (p == 1.0 or n * d > _BLOCK):
         finite = all(_tree_in_blocks(*each, p, threads) for each in zip(clouds, edges, lengths, strict=True))
-    elif batch <= 1 or threads == 1:
-        finite = small_clouds.spanning_trees(p, clouds, 0, batch, edges, lengths)
+    elif batch == 1:
+        finite = small_clouds.spanning_trees(p, clouds, 0, 1, edges, lengths)
     else:
-        share = -(-batch // (4 * threads))
-        tasks = [
-            partial(small_clouds.spanning_trees, p, clouds, first, min(first + share, batch), edges, lengths)
-            for first in range(0, batch, share)
-        ]
-        finite = all_true(tasks, threads)
+        finite = _trees_of_batch(clouds, edges, lengths, p, threads)
     if not finite:
         raise ValueError(f"{name}: got NaN or infinity; all coordinates must be finite")
     return edges, lengths
+
+
+def _trees_of_batch(clouds: np.ndarray, edges: np.ndarray, lengths: np.ndarray, p: float, threads: int) -> bool:
+    """Write the spanning trees of a batch of small clouds. Returns whether all points are finite."""
+    batch, n, d = clouds.shape
+    lanes = LINE // clouds.itemsize
+    together = 0  # how many clouds, from the first on, advance in step
+    if p in (1.0, 2.0, math.inf) and n <= _IN_STEP * lanes and n * d <= _COORDINATES_IN_STEP:
+        rest = batch % lanes
+        together = batch if 2 * rest > lanes else batch - rest
+        if threads > 1 and together < lanes * threads:  # some threads would have nothing to do
+            together = 0
+    share = -(-batch // (4 * threads)) if threads > 1 else batch
+    tasks = [
+        partial(kernel.spanning_trees, p, clouds, first, min(first + step, stop), edges, lengths)
+        for kernel, start, stop, step in (
+            (lockstep, 0, together, -(-share // lanes) * lanes),
+            (small_clouds, together, batch, share),
+        )
+        for first in range(start, stop, max(step, 1))
+    ]
+    return all_true(tasks, threads)
 
 
 def _tree_in_blocks(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p: float, threads: int) -> bool:

@@ -13,8 +13,12 @@ from corel.persistence.kernels.compiled import compiled
 
 
 @njit(nogil=True)
-def _add_gradient(points, i, j, length, weight, p, gradient):
-    """Add weight · ∂‖xᵢ − xⱼ‖p / ∂x to the rows i and j of a gradient (n, d)."""
+def _add_gradient(points, i, j, length, weight, p, gradient, to_i, to_j):
+    """Add weight · ∂‖xᵢ − xⱼ‖p / ∂x to the rows ``to_i`` and ``to_j`` of a gradient.
+
+    Points and gradient are rows of d coordinates, contiguous: views of single clouds would take longer to make than the
+    gradient of an edge.
+    """
     real = points.dtype.type
     if weight == 0 or length == 0:
         return
@@ -36,8 +40,8 @@ def _add_gradient(points, i, j, length, weight, p, gradient):
             continue
         else:
             g = (abs(u) / length) ** real(p - 1.0) * (weight if u > 0 else -weight)
-        gradient[i, k] += g
-        gradient[j, k] -= g
+        gradient[to_i, k] += g
+        gradient[to_j, k] -= g
 
 
 @compiled(error_model="numpy")
@@ -54,9 +58,12 @@ def lengths_backward(points, edges, lengths, weights, p, gradient):
         (B, n, d), overwritten.
     """
     gradient[:] = 0
+    _, n, d = points.shape
+    rows, gradient = points.reshape(-1, d), gradient.reshape(-1, d)
     for c in range(len(points)):
         for e in range(lengths.shape[1]):
-            _add_gradient(points[c], edges[c, e, 0], edges[c, e, 1], lengths[c, e], weights[c, e], p, gradient[c])
+            i, j = c * n + edges[c, e, 0], c * n + edges[c, e, 1]
+            _add_gradient(rows, i, j, lengths[c, e], weights[c, e], p, gradient, i, j)
 
 
 @compiled(error_model="numpy")
@@ -83,7 +90,11 @@ def connectivity(points, edges, lengths, eta, factor, p, with_gradient, loss, gr
     loss[()] = factor * total
     if with_gradient:
         gradient[:] = 0
-        for c in range(len(points)):
+        clouds, n, d = points.shape
+        rows, gradient = points.reshape(-1, d), gradient.reshape(-1, d)
+        for c in range(clouds):
             for e in range(lengths.shape[1]):
+                i, j = edges[c, e, 0], edges[c, e, 1]
                 weight = np.sign(lengths[c, e] - real(eta)) * real(factor)
-                _add_gradient(points[c], edges[c, e, 0], edges[c, e, 1], lengths[c, e], weight, p, gradient[:, c])
+                to_i, to_j = i * clouds + c, j * clouds + c
+                _add_gradient(rows, c * n + i, c * n + j, lengths[c, e], weight, p, gradient, to_i, to_j)

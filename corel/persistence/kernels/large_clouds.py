@@ -29,7 +29,7 @@ from numba.extending import intrinsic
 from corel.persistence.kernels.compiled import compiled
 from corel.persistence.kernels.edges import AFTER_ALL_EDGES
 from corel.persistence.kernels.lengths import advance, advance_1
-from corel.persistence.kernels.small_clouds import fill_side, first_edge, make_side, remove_point
+from corel.persistence.kernels.small_clouds import fill_side, first_edge, make_side
 from corel.persistence.kernels.vectors import (
     LANES,
     any_true,
@@ -148,15 +148,20 @@ def _update_bounds(side, screen, tile, step):
 
 @njit(nogil=True)
 def _remove_point(side, screen, slot, last, points):
-    """:func:`remove_point` for a side and its screen."""
+    """Remove the point in ``slot`` and move the one in slot ``last`` there. Returns the number of the removed point."""
+    tiles, key, near, names = side
     shadow, sums, bound, low = screen
-    for k in range(shadow.shape[1]):
-        shadow[slot // LANES, k, slot % LANES] = shadow[last // LANES, k, last % LANES]
+    tile, lane, last_tile, last_lane = slot // LANES, slot % LANES, last // LANES, last % LANES
+    name = names[slot]
+    for k in range(points.shape[1]):
+        tiles[tile, k, lane] = points[names[last], k]
+        shadow[tile, k, lane] = shadow[last_tile, k, last_lane]
+    key[slot], near[slot], names[slot] = key[last], near[last], names[last]
     sums[slot], bound[slot] = sums[last], bound[last]
-    bound[last] = -32768
-    name = remove_point(side, slot, last, points)
-    for tile in (slot // LANES, last // LANES):
-        low[tile] = least(side[1][tile * LANES :], 1)
+    key[last], near[last], bound[last] = np.inf, -1, -32768
+    tiles[last_tile, 0, last_lane] = np.inf
+    for changed in (tile, last_tile):
+        low[changed] = least(key[changed * LANES :], 1)
     return name
 
 

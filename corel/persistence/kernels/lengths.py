@@ -8,6 +8,7 @@ it is written in vector instructions.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,67 @@ def _maximum(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
     return builder.select(builder.fcmp_ordered("<", total, magnitude), magnitude, total)
 
 
-def _make_advance(accumulate: Any, euclidean: bool = False) -> Any:
-    """:func:`advance` for a norm that adds up coordinate by coordinate, by ``accumulate``."""
+_ACCUMULATE = {1.0: _add_magnitude, 2.0: _add_square, math.inf: _maximum}
+
+
+def emit_lengths(
+    builder: ir.IRBuilder,
+    p: float,
+    vector: ir.VectorType,
+    d: ir.Value,
+    emit_difference: Callable[[ir.Value], ir.Value],
+    occupied: ir.Value | None = None,
+) -> ir.Value:
+    """Emit the lengths, p ∈ {1, 2, ∞}, of one difference of two points in each lane of a vector.
+
+    Parameters
+    ----------
+    builder, p
+        Where; which norm.
+    vector, d
+        The type of a vector of coordinates, and how many there are of a point.
+    emit_difference
+        Called with an index k: emits the difference in coordinate k, in each lane.
+    occupied
+        Lanes whose length matters; all, if this is not given.
+    """
+    accumulate = _ACCUMULATE[p]
+
+    def constant(value: float) -> ir.Constant:
+        return ir.Constant(vector, [value] * vector.count)
+
+    def accumulated(scale: ir.Value | None = None) -> ir.Value:
+        total = cgutils.alloca_once_value(builder, constant(0.0))
+        with cgutils.for_range(builder, d) as loop:
+            u = emit_difference(loop.index)
+            if scale is not None:
+                u = builder.fmul(u, scale)
+            builder.store(accumulate(builder, builder.load(total), u), total)
+        return builder.load(total)
+
+    total = accumulated()
+    if p != 2.0:
+        return total
+    smallest, down, up = EUCLIDEAN_RANGE_32 if isinstance(vector.element, ir.FloatType) else EUCLIDEAN_RANGE_64
+    length = cgutils.alloca_once_value(builder, unary(builder, "sqrt", total))
+    low = builder.fcmp_ordered("<", total, constant(smallest))
+    high = builder.fcmp_ordered("==", total, constant(math.inf))
+    rescale = builder.or_(low, high)
+    if occupied is not None:
+        rescale = builder.and_(rescale, occupied)
+    with builder.if_then(any_true(builder, rescale), likely=False):
+
+        def choose(a: int, b: int) -> ir.Value:
+            rest = builder.select(high, constant(2.0**b), constant(1.0))
+            return builder.select(low, constant(2.0**a), rest)
+
+        scaled = unary(builder, "sqrt", accumulated(choose(up, down)))
+        builder.store(builder.fmul(scaled, choose(-up, -down)), length)
+    return builder.load(length)
+
+
+def _make_advance(p: float) -> Any:
+    """:func:`advance` for p ∈ {1, 2, ∞}."""
 
     @intrinsic
     def advance(typingctx, tiles, vertex, key, near, count, name):
@@ -60,44 +120,24 @@ def _make_advance(accumulate: Any, euclidean: bool = False) -> Any:
             real, integer = context.get_value_type(scalar), ir.IntType(scalar.bitwidth)
             align = scalar.bitwidth // 8
 
-            def accumulated(tile: ir.Value, scale: ir.Value | None = None) -> ir.Value:
-                total = cgutils.alloca_once_value(builder, constant(real, 0.0))
-                start = builder.mul(tile, builder.mul(d, d.type(LANES)))
-                with cgutils.for_range(builder, d) as loop:
-                    offset = builder.add(start, builder.mul(loop.index, d.type(LANES)))
-                    x = builder.load(vector_pointer(builder, tiles, offset, real), align=align)
-                    u = builder.fsub(x, splat(builder, builder.load(builder.gep(vertex, [loop.index]))))
-                    if scale is not None:
-                        u = builder.fmul(u, scale)
-                    builder.store(accumulate(builder, builder.load(total), u), total)
-                return builder.load(total)
-
             least = cgutils.alloca_once_value(builder, constant(real, math.inf))
             if scalar.bitwidth == 32:
                 name = builder.trunc(name, integer)
             names = splat(builder, name)
             with cgutils.for_range(builder, count) as loop:
+                start = builder.mul(loop.index, builder.mul(d, d.type(LANES)))
+
+                def difference(k: ir.Value, start: ir.Value = start) -> ir.Value:
+                    offset = builder.add(start, builder.mul(k, d.type(LANES)))
+                    x = builder.load(vector_pointer(builder, tiles, offset, real), align=align)
+                    return builder.fsub(x, splat(builder, builder.load(builder.gep(vertex, [k]))))
+
                 slot = builder.mul(loop.index, d.type(LANES))
                 key_address = vector_pointer(builder, key, slot, real)
                 near_address = vector_pointer(builder, near, slot, integer)
                 old, other = builder.load(key_address, align=align), builder.load(near_address, align=align)
-                new = accumulated(loop.index)
-                if euclidean:
-                    smallest, down, up = EUCLIDEAN_RANGE_32 if scalar.bitwidth == 32 else EUCLIDEAN_RANGE_64
-                    length = cgutils.alloca_once_value(builder, unary(builder, "sqrt", new))
-                    low = builder.fcmp_ordered("<", new, constant(real, smallest))
-                    high = builder.fcmp_ordered("==", new, constant(real, math.inf))
-                    occupied = builder.icmp_signed(">=", other, constant(integer, 0))
-                    rescale = any_true(builder, builder.and_(builder.or_(low, high), occupied))
-                    with builder.if_then(rescale, likely=False):
-
-                        def choose(a: int, b: int, low: ir.Value = low, high: ir.Value = high) -> ir.Value:
-                            rest = builder.select(high, constant(real, 2.0**b), constant(real, 1.0))
-                            return builder.select(low, constant(real, 2.0**a), rest)
-
-                        scaled = unary(builder, "sqrt", accumulated(loop.index, choose(up, down)))
-                        builder.store(builder.fmul(scaled, choose(-up, -down)), length)
-                    new = builder.load(length)
+                occupied = builder.icmp_signed(">=", other, constant(integer, 0))
+                new = emit_lengths(builder, p, ir.VectorType(real, LANES), d, difference, occupied)
                 # of two edges of equal length at one point, the one with the lower other end comes first
                 tie = builder.and_(builder.fcmp_ordered("==", new, old), builder.icmp_signed("<", names, other))
                 closer = builder.or_(builder.fcmp_ordered("<", new, old), tie)
@@ -113,9 +153,7 @@ def _make_advance(accumulate: Any, euclidean: bool = False) -> Any:
     return advance
 
 
-advance_1 = _make_advance(_add_magnitude)
-_advance_2 = _make_advance(_add_square, euclidean=True)
-_advance_inf = _make_advance(_maximum)
+advance_1, _advance_2, _advance_inf = _make_advance(1.0), _make_advance(2.0), _make_advance(math.inf)
 
 
 @njit(nogil=True, error_model="numpy")

@@ -6,7 +6,7 @@ shortest of all, and compares its distances to the points that remain with the e
 What remains of a set of points is called a side: a tuple (tiles, key, near, names).
 
 ===== ==================================================================================================
-tiles (tiles, d, LANES) coordinates; the points that remain occupy the first slots
+tiles (tiles, d, LANES) coordinates
 key   (slots,) length of each point's shortest edge into the tree, ∞ before there is one
 near  (slots,) the other end of that edge, ``NO_EDGE`` before there is one, −1 in a slot without a point
 names (slots,) the number of each point
@@ -31,15 +31,15 @@ from corel.persistence.kernels.vectors import LANES, equal_lanes, lowest_bit
 NO_EDGE = 2**31 - 1
 
 
-def _integers(size, real):
-    """An array of ``size`` integers as wide as the floating-point numbers of the array ``real``.
+def integers(size, real):
+    """An array of integers, of this size or shape, as wide as the floating-point numbers of the array ``real``.
 
     For compiled code alone, where the overload below stands in for it.
     """
     raise NotImplementedError
 
 
-@overload(_integers)
+@overload(integers)
 def _(size, real):
     if real.dtype == types.float32:
         return lambda size, real: np.empty(size, np.int32)
@@ -53,7 +53,7 @@ def make_side(points, size):
     tiles = (size + LANES - 1) // LANES
     slots = tiles * LANES
     tiles = np.empty((tiles, d, LANES), points.dtype)
-    return tiles, np.empty(slots, points.dtype), _integers(slots, points), np.empty(slots, np.int64)
+    return tiles, np.empty(slots, points.dtype), integers(slots, points), np.empty(slots, np.int64)
 
 
 @njit(nogil=True)
@@ -101,16 +101,19 @@ def first_edge(side, tile, stop, length):
 
 
 @njit(nogil=True)
-def remove_point(side, slot, last, points):
-    """Remove the point in ``slot`` and move the one in slot ``last`` there. Returns the number of the removed point."""
+def _close_gaps(side, gaps, left, points):
+    """Move the points from the tile that begins at slot ``left`` to those of the slots ``gaps`` that come before it."""
     tiles, key, near, names = side
-    tile, lane, name = slot // LANES, slot % LANES, names[slot]
-    for k in range(points.shape[1]):
-        tiles[tile, k, lane] = points[names[last], k]
-    key[slot], near[slot], names[slot] = key[last], near[last], names[last]
-    key[last], near[last] = np.inf, -1
-    tiles[last // LANES, 0, last % LANES] = np.inf
-    return name
+    used = 0
+    for slot in range(left, left + LANES):
+        if near[slot] >= 0:
+            while gaps[used] >= left:
+                used += 1
+            gap = gaps[used]
+            used += 1
+            for k in range(points.shape[1]):
+                tiles[gap // LANES, k, gap % LANES] = points[names[slot], k]
+            key[gap], near[gap], names[gap] = key[slot], near[slot], names[slot]
 
 
 @njit(nogil=True, error_model="numpy")
@@ -119,14 +122,21 @@ def _grow_tree(p, points, side, edges, lengths):
     n = len(points)
     if not fill_side(side, points, 0, n):
         return False
-    tiles, key, near, _ = side
-    name = remove_point(side, 0, n - 1, points)
+    tiles, key, near, names = side
+    count, gaps, removed, slot = len(tiles), np.empty(LANES, np.int64), 0, 0
     for step in range(n - 1):
+        name = names[slot]
+        key[slot], near[slot], tiles[slot // LANES, 0, slot % LANES] = np.inf, -1, np.inf
+        # Other points are moved once there are as many gaps as points in the last tile: reading a vector that was
+        # written element by element just before takes long.
+        gaps[removed] = slot
+        removed += 1
         left = n - 1 - step
-        count = (left + LANES - 1) // LANES
+        if left == (count - 1) * LANES:
+            _close_gaps(side, gaps, left, points)
+            count, removed = count - 1, 0
         lengths[step] = advance(tiles, points[name], key, near, count, name, p)
         edges[step], slot = first_edge(side, 0, count, lengths[step])
-        name = remove_point(side, slot, left - 1, points)
     return True
 
 

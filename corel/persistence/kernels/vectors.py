@@ -1,9 +1,9 @@
 """Vector instructions for Numba functions, as LLVM intrinsics.
 
-A vector has ``LANES`` elements. LLVM maps it to the vector registers of the processor, whatever their width. Points are
-stored in tiles of ``LANES`` points, coordinate by coordinate within a tile, so that a vector holds one coordinate of
-every point of a tile, and each point has a lane of its own. Within a lane, operations are neither reordered nor fused:
-results do not depend on the processor.
+A vector has ``LANES`` elements, unless a function is told otherwise. LLVM maps it to the vector registers of the
+processor, whatever their width. Points are stored in tiles of ``LANES`` points, coordinate by coordinate within a tile,
+so that a vector holds one coordinate of every point of a tile, and each point has a lane of its own. Within a lane,
+operations are neither reordered nor fused: results do not depend on the processor.
 
 The first part of this file emits instructions and is called by the code generators of intrinsics; the second part are
 intrinsics, called by compiled functions.
@@ -22,6 +22,8 @@ from numba.extending import intrinsic
 
 #: Elements of a vector, and points in a tile.
 LANES = 16
+#: Bytes of a line of the cache.
+LINE = 64
 
 
 def array_data(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, index: int) -> ir.Value:
@@ -29,21 +31,23 @@ def array_data(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, i
     return context.make_array(signature.args[index])(context, builder, args[index]).data
 
 
-def vector_pointer(builder: ir.IRBuilder, data: ir.Value, index: ir.Value, element: ir.Type) -> ir.Value:
+def vector_pointer(
+    builder: ir.IRBuilder, data: ir.Value, index: ir.Value, element: ir.Type, lanes: int = LANES
+) -> ir.Value:
     """The address of a vector that begins at an element of an array."""
-    return builder.bitcast(builder.gep(data, [index]), ir.VectorType(element, LANES).as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), ir.VectorType(element, lanes).as_pointer())
 
 
-def splat(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+def splat(builder: ir.IRBuilder, value: ir.Value, lanes: int = LANES) -> ir.Value:
     """A vector with ``value`` in every lane."""
-    undefined = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
     one = builder.insert_element(undefined, value, ir.IntType(32)(0))
-    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+    return builder.shuffle_vector(one, undefined, constant(ir.IntType(32), 0, lanes))
 
 
-def constant(element: ir.Type, value: float) -> ir.Constant:
+def constant(element: ir.Type, value: float, lanes: int = LANES) -> ir.Constant:
     """A vector with a constant in every lane."""
-    return ir.Constant(ir.VectorType(element, LANES), [value] * LANES)
+    return ir.Constant(ir.VectorType(element, lanes), [value] * lanes)
 
 
 def unary(builder: ir.IRBuilder, name: str, vector: ir.Value) -> ir.Value:
@@ -62,13 +66,13 @@ def least_element(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
 
 def any_true(builder: ir.IRBuilder, mask: ir.Value) -> ir.Value:
     """Whether any element of a vector of booleans is true."""
-    bits = builder.bitcast(mask, ir.IntType(LANES))
+    bits = builder.bitcast(mask, ir.IntType(mask.type.count))
     return builder.icmp_unsigned("!=", bits, bits.type(0))
 
 
 def _suffix(vector: ir.Value) -> str:
     """The suffix by which LLVM names its functions for vectors of this floating type."""
-    return f"v{LANES}f{32 if isinstance(vector.type.element, ir.FloatType) else 64}"
+    return f"v{vector.type.count}f{32 if isinstance(vector.type.element, ir.FloatType) else 64}"
 
 
 @intrinsic

@@ -6,6 +6,7 @@ import concurrent.futures
 import math
 import multiprocessing
 import warnings
+from types import ModuleType
 from unittest.mock import patch
 
 import gudhi
@@ -21,7 +22,7 @@ from scipy.spatial.distance import squareform
 from torch.autograd import forward_ad
 
 from corel import death_times, merge_edges
-from corel.persistence.kernels import cpu, large_clouds
+from corel.persistence.kernels import cpu, large_clouds, lockstep, small_clouds
 from corel.persistence.metric import edge_lengths, pairwise_lengths
 from corel.persistence.reference import reference_merge_edges
 
@@ -52,10 +53,12 @@ def gudhi_pairing(lengths: np.ndarray) -> tuple[np.ndarray, list[list[int]]]:
 
 
 @st.composite
-def clouds(draw, max_points: int = 24, lead: bool = False, min_points: int = 1) -> torch.Tensor:
+def clouds(draw, max_points: int = 24, lead: bool = False, min_points: int = 1, batch: int = 0) -> torch.Tensor:
     """Gaussian, on a small grid (ties), with duplicates, all equal, on a line, or with lengths that span 10¹²."""
     n, d = draw(st.integers(min_points, max_points)), draw(st.integers(1, 8))
     shape = (*draw(st.lists(st.integers(1, 3), max_size=2)), n, d) if lead else (n, d)
+    if batch:
+        shape = draw(st.integers(1, batch)), *shape
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     kind = draw(st.sampled_from(["gauss", "grid", "duplicates", "equal", "line", "span", "negative zero"]))
     x = rng.normal(size=shape)
@@ -165,6 +168,74 @@ def test_any_number_of_threads(shape, dtype):
     for edges, deaths in results[1:]:
         assert torch.equal(edges, results[0][0])
         assert torch.equal(deaths, results[0][1])
+
+
+def _trees(kernel: ModuleType, p: float, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    batch, n, _ = x.shape
+    edges, lengths = np.empty((batch, n - 1, 2), np.int64), np.empty((batch, n - 1), x.dtype)
+    assert kernel.spanning_trees(p, x, 0, batch, edges, lengths)
+    return edges, lengths
+
+
+@settings(deadline=None, derandomize=True, max_examples=400)
+@given(clouds(50, batch=40), st.sampled_from([1.0, 2.0, math.inf]), st.sampled_from([1.0, 1e-300, 1e300]))
+def test_clouds_in_step_have_the_trees_of_clouds_one_by_one(x, p, scale):
+    if x.dtype == torch.float64 and not (x * scale).isinf().any():
+        x = x * scale  # squares underflow, lengths overflow
+    expected, deaths = _trees(small_clouds, p, x.contiguous().numpy())
+    edges, lengths = _trees(lockstep, p, x.contiguous().numpy())
+    assert np.array_equal(edges, expected)
+    assert lengths.tobytes() == deaths.tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", NORMS)
+def test_tree_of_a_cloud_does_not_depend_on_its_batch(p, dtype):
+    x = torch.randn(150, 4, 20, dtype=dtype, generator=torch.Generator().manual_seed(0)).permute(2, 0, 1)[:, ::2]
+    x = torch.cat((x, x.mul(2).round(), x[:10, :1].expand(10, 75, 4)))
+    alone = [(merge_edges(cloud, p), death_times(cloud, p)) for cloud in x]
+    edges, deaths = (torch.stack(each) for each in zip(*alone, strict=True))
+    threads = torch.get_num_threads()
+    try:
+        for number, worth in ((1, 10**9), (2, 0), (5, 0)):
+            torch.set_num_threads(number)
+            with patch.object(cpu, "_WORTH_THREADS", worth):
+                for first, stop in ((0, 50), (0, 16), (3, 20), (1, 10), (7, 48), (40, 45), (49, 50)):
+                    assert torch.equal(merge_edges(x[first:stop], p), edges[first:stop])
+                    assert torch.equal(death_times(x[first:stop], p), deaths[first:stop])
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [
+        ((16, 512, 10), 16),
+        ((16, 513, 2), 0),
+        ((16, 64, 128), 16),
+        ((16, 65, 128), 0),
+        ((25, 20, 3), 25),
+        ((24, 20, 3), 16),
+        ((8, 20, 3), 0),
+        ((17, 1, 1), 16),
+        ((33, 2, 5), 32),
+    ],
+)
+def test_which_clouds_of_a_batch_advance_in_step(shape, count):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with patch.object(lockstep, "spanning_trees", wraps=lockstep.spanning_trees) as kernel:
+        edges = merge_edges(x)
+    assert sum(call.args[3] - call.args[2] for call in kernel.call_args_list) == count
+    assert torch.equal(edges, torch.stack([merge_edges(cloud) for cloud in x]))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("cloud", [0, 15, 19, 20])
+def test_one_bad_coordinate_in_a_batch(cloud, bad):
+    x = torch.randn(21, 9, 3, generator=torch.Generator().manual_seed(0))
+    x[cloud, 8, 2] = bad
+    with pytest.raises(ValueError, match="points: got NaN or infinity"):
+        merge_edges(x)
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
