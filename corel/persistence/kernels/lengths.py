@@ -33,15 +33,15 @@ from corel.persistence.rounding import EUCLIDEAN_RANGE
 EUCLIDEAN_RANGE_32, EUCLIDEAN_RANGE_64 = EUCLIDEAN_RANGE[torch.float32], EUCLIDEAN_RANGE[torch.float64]
 
 
-def _add_magnitude(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
+def add_magnitude(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
     return builder.fadd(total, unary(builder, "fabs", u))
 
 
-def _add_square(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
+def add_square(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
     return builder.fadd(total, builder.fmul(u, u))
 
 
-def _maximum(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
+def maximum(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
     magnitude = unary(builder, "fabs", u)
     return builder.select(builder.fcmp_ordered("<", total, magnitude), magnitude, total)
 
@@ -113,9 +113,9 @@ def _make_advance(accumulate: Any, euclidean: bool = False) -> Any:
     return advance
 
 
-advance_1 = _make_advance(_add_magnitude)
-_advance_2 = _make_advance(_add_square, euclidean=True)
-_advance_inf = _make_advance(_maximum)
+advance_1 = _make_advance(add_magnitude)
+_advance_2 = _make_advance(add_square, euclidean=True)
+_advance_inf = _make_advance(maximum)
 
 
 @njit(nogil=True, error_model="numpy")

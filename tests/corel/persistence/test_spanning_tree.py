@@ -174,7 +174,7 @@ def test_searches_in_a_k_d_tree_give_the_same(x, p, threads, scale):
         x = x * scale  # squares underflow, lengths overflow
     expected, deaths = cpu.spanning_trees(x, p)
     edges, lengths = np.empty_like(expected), np.empty_like(deaths)
-    assert cpu.tree_by_searches(x.numpy(), edges, lengths, p, threads)
+    assert cpu.tree_by_searches(cpu.Searches(x.numpy(), p, threads), edges, lengths)
     assert np.array_equal(edges, expected)
     assert np.array_equal(lengths, deaths)
 
@@ -190,7 +190,7 @@ def _sheet(n: int, generator: np.random.Generator) -> np.ndarray:
         (lambda n, g: g.integers(0, 60, (n, 2)).astype(np.float32), 3.0, True),  # ties and duplicates
         (_sheet, 2.0, True),
         (lambda n, g: g.normal(size=(n, 10)), 2.0, False),
-        (lambda n, g: g.integers(0, 20, (n, 1)) * 9.0 + g.normal(size=(n, 10)), 2.0, False),  # clusters
+        (lambda n, g: g.integers(0, 20, (n, 1)) * 9.0 + g.normal(size=(n, 10)), 2.0, True),  # clusters
     ],
     ids=["plane", "grid", "sheet", "R10", "clusters"],
 )
