@@ -234,9 +234,10 @@ def _short_searches(clouds: np.ndarray, p: float, threads: int) -> list[Searches
             return []
         searches = Searches(cloud, p, threads)
         offered, looked = searches.length()
-        # nanoseconds: for a pair of points, and then for all that has to do with one point, of all threads together
-        pair = 0.15 if p in (1.0, math.inf) else 0.25 if p == 2.0 else 2.0
-        if len(cloud) * pair <= 200 * threads + 200 + 3.5 * pair * offered + 10 * looked:
+        # nanoseconds: for a pair of points, and then for all that has to do with one point, of all threads together;
+        # that single points are searched for, where leaves could be, tells of many equal ones, and of more such searches
+        pair, look = (0.15, 40) if p in (1.0, math.inf) else (0.25, 40) if p == 2.0 else (2.0, 10)
+        if len(cloud) * pair <= 200 * threads + 200 + 3.5 * pair * offered + look * looked:
             return []
         all_searches.append(searches)
     return all_searches

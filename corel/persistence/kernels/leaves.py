@@ -42,17 +42,19 @@ def _dimension(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -
     return builder.extract_value(shape, 1)
 
 
-def _make_offer(accumulate: Any) -> Any:
+def _make_offer(accumulate: Any, rows: int) -> Any:
+    """For lists of ``rows`` neighbours."""
+
     @intrinsic
-    def offer(typingctx, tiles, here, there, count, best, near):
-        """Offer the first ``count`` points of the leaf ``there`` to each point of the leaf ``here``."""
+    def offer(typingctx, tiles, here, there, first, stop, best, near):
+        """Offer the points in lanes ``first`` to before ``stop`` of a tile to each point of the tile ``here``."""
         scalar = tiles.dtype
 
         def codegen(context, builder, signature, args):
             element, integer = context.get_value_type(scalar), ir.IntType(32)
             align = scalar.bitwidth // 8
-            tiles, best, near = (array_data(context, builder, signature, args, index) for index in (0, 4, 5))
-            _, here, there, count, _, _ = args
+            tiles, best, near = (array_data(context, builder, signature, args, index) for index in (0, 5, 6))
+            _, here, there, first, stop, _, _ = args
             d = _dimension(context, builder, signature, args)
             lanes = d.type(LANES)
             size = builder.mul(d, lanes)
@@ -62,31 +64,31 @@ def _make_offer(accumulate: Any) -> Any:
             places = builder.add(splat(builder, first_here), steps)
 
             totals, names = [], []
-            for row in range(NEAR + 1):
+            for row in range(rows):
                 at = d.type(row * LANES)
                 total = builder.load(vector_pointer(builder, best, at, element), align=align)
                 totals.append(cgutils.alloca_once_value(builder, total))
                 name = builder.load(vector_pointer(builder, near, at, integer), align=4)
                 names.append(cgutils.alloca_once_value(builder, name))
 
-            with cgutils.for_range(builder, count) as loop:
+            with cgutils.for_range_slice(builder, first, stop, d.type(1)) as (index, _):
 
-                def difference(k: ir.Value, lane: ir.Value = loop.index) -> ir.Value:
+                def difference(k: ir.Value, lane: ir.Value = index) -> ir.Value:
                     at = builder.mul(k, lanes)
                     x = builder.load(vector_pointer(builder, tiles, builder.add(own, at), element), align=align)
                     y = builder.load(builder.gep(tiles, [builder.add(builder.add(other, at), lane)]))
                     return builder.fsub(x, splat(builder, y))
 
                 total = _total(builder, accumulate, element, d, difference)
-                name = splat(builder, builder.add(first_there, builder.trunc(loop.index, integer)))
-                closer = builder.fcmp_ordered("<", total, builder.load(totals[NEAR]))
+                name = splat(builder, builder.add(first_there, builder.trunc(index, integer)))
+                closer = builder.fcmp_ordered("<", total, builder.load(totals[-1]))
                 closer = builder.and_(closer, builder.icmp_signed("!=", name, places))
                 bits = builder.bitcast(closer, ir.IntType(LANES))
                 with builder.if_then(builder.icmp_unsigned("!=", bits, bits.type(0))):
                     # lanes that are not closer change nothing: their total comes after all that are listed
                     total = builder.select(closer, total, constant(element, float("inf")))
                     below = [builder.fcmp_ordered("<", total, builder.load(slot)) for slot in totals]
-                    for row in range(NEAR, -1, -1):
+                    for row in range(rows - 1, -1, -1):
                         new, new_name = total, name
                         if row > 0:  # what was before moves on, if the new one comes before that
                             new = builder.select(below[row - 1], builder.load(totals[row - 1]), new)
@@ -94,13 +96,13 @@ def _make_offer(accumulate: Any) -> Any:
                         builder.store(builder.select(below[row], new, builder.load(totals[row])), totals[row])
                         builder.store(builder.select(below[row], new_name, builder.load(names[row])), names[row])
 
-            for row in range(NEAR + 1):
+            for row in range(rows):
                 at = d.type(row * LANES)
                 builder.store(builder.load(totals[row]), vector_pointer(builder, best, at, element), align=align)
                 builder.store(builder.load(names[row]), vector_pointer(builder, near, at, integer), align=4)
             return context.get_dummy_value()
 
-        return types.none(tiles, types.intp, types.intp, types.intp, best, near), codegen
+        return types.none(tiles, types.intp, types.intp, types.intp, types.intp, best, near), codegen
 
     return offer
 
@@ -108,7 +110,7 @@ def _make_offer(accumulate: Any) -> Any:
 def _make_reach(accumulate: Any) -> Any:
     @intrinsic
     def reach(typingctx, tiles, here, boxes, node, best):
-        """Which points of the leaf ``here`` a point in the box of a node may be nearer to than the last one listed."""
+        """Which points of the tile ``here`` a point in the box of a node may be nearer to than the last one listed."""
         scalar = tiles.dtype
 
         def codegen(context, builder, signature, args):
@@ -130,7 +132,9 @@ def _make_reach(accumulate: Any) -> Any:
                 return builder.select(builder.fcmp_ordered(">", u, zero), u, zero)
 
             total = _total(builder, accumulate, element, d, difference)
-            last = builder.load(vector_pointer(builder, best, d.type(NEAR * LANES), element), align=align)
+            rows = builder.extract_value(context.make_array(signature.args[4])(context, builder, args[4]).shape, 0)
+            last = builder.mul(builder.sub(rows, d.type(1)), lanes)
+            last = builder.load(vector_pointer(builder, best, last, element), align=align)
             return _bits(builder, builder.fcmp_ordered("<", total, last))
 
         return types.intp(tiles, types.intp, boxes, types.intp, best), codegen
@@ -141,7 +145,7 @@ def _make_reach(accumulate: Any) -> Any:
 def _make_within(accumulate: Any) -> Any:
     @intrinsic
     def within(typingctx, tiles, tile, point, limit, totals):
-        """Which points of a leaf are at a total up to ``limit`` from a point (d,). Totals are written to ``totals``."""
+        """Which points of a tile are at a total up to ``limit`` from a point (d,). Totals are written to ``totals``."""
         scalar = tiles.dtype
 
         def codegen(context, builder, signature, args):
@@ -166,7 +170,12 @@ def _make_within(accumulate: Any) -> Any:
     return within
 
 
-_offer_1, _offer_2, _offer_inf = (_make_offer(accumulate) for accumulate in (add_magnitude, add_square, maximum))
+_offer_1, _offer_2, _offer_inf = (
+    _make_offer(accumulate, NEAR + 1) for accumulate in (add_magnitude, add_square, maximum)
+)
+_offer_one_1, _offer_one_2, _offer_one_inf = (
+    _make_offer(accumulate, 1) for accumulate in (add_magnitude, add_square, maximum)
+)
 _reach_1, _reach_2, _reach_inf = (_make_reach(accumulate) for accumulate in (add_magnitude, add_square, maximum))
 _within_1, _within_2, _within_inf = (_make_within(accumulate) for accumulate in (add_magnitude, add_square, maximum))
 
@@ -174,15 +183,30 @@ _within_1, _within_2, _within_inf = (_make_within(accumulate) for accumulate in 
 @njit(nogil=True)
 def _offer(tiles, here, there, count, best, near, p):
     if p == 1.0:
-        _offer_1(tiles, here, there, count, best, near)
+        _offer_1(tiles, here, there, 0, count, best, near)
     elif p == 2.0:
-        _offer_2(tiles, here, there, count, best, near)
+        _offer_2(tiles, here, there, 0, count, best, near)
     else:
-        _offer_inf(tiles, here, there, count, best, near)
+        _offer_inf(tiles, here, there, 0, count, best, near)
 
 
 @njit(nogil=True)
-def _reach(tiles, here, boxes, node, best, p):
+def offer_one(tiles, here, there, first, stop, best, near, p):
+    """Offer the points in lanes ``first`` to before ``stop`` of a tile to each of a tile, which keeps the nearest.
+
+    ``best`` and ``near`` are (1, LANES), and as for :func:`nearest`.
+    """
+    if p == 1.0:
+        _offer_one_1(tiles, here, there, first, stop, best, near)
+    elif p == 2.0:
+        _offer_one_2(tiles, here, there, first, stop, best, near)
+    else:
+        _offer_one_inf(tiles, here, there, first, stop, best, near)
+
+
+@njit(nogil=True)
+def reach(tiles, here, boxes, node, best, p):
+    """Which points of a tile a point in the box of a node may be nearer to than the last one listed, as bits."""
     if p == 1.0:
         return _reach_1(tiles, here, boxes, node, best)
     if p == 2.0:
@@ -192,7 +216,7 @@ def _reach(tiles, here, boxes, node, best, p):
 
 @njit(nogil=True)
 def within(tiles, tile, point, limit, totals, p):
-    """Which points of a leaf are at a total up to ``limit`` from a point (d,), as bits. Totals go to (LANES,)."""
+    """Which points of a tile are at a total up to ``limit`` from a point (d,), as bits. Totals go to (LANES,)."""
     if p == 1.0:
         return _within_1(tiles, tile, point, limit, totals)
     if p == 2.0:
@@ -228,7 +252,7 @@ def nearest(leaf, tree, best, near, stack, p):
     while height > 0:  # first the leaf itself, then what is beside it, beside its parent, and so on
         height -= 1
         node = stack[height]
-        if node == leaf or _reach(tiles, here, boxes, node, best, p):
+        if node == leaf or reach(tiles, here, boxes, node, best, p):
             there, stop = nodes[node]
             if stop - there > 1:
                 stack[height], stack[height + 1] = 2 * node + 1, 2 * node + 2

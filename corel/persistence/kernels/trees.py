@@ -28,9 +28,12 @@ from numba import njit
 from corel.persistence.kernels.compiled import compiled
 from corel.persistence.kernels.edges import AFTER_ALL_EDGES
 from corel.persistence.kernels.kd_trees import DEPTH
-from corel.persistence.kernels.leaves import NEAR, nearest, within
-from corel.persistence.kernels.lengths import EUCLIDEAN_RANGE_32, EUCLIDEAN_RANGE_64, norm
+from corel.persistence.kernels.leaves import NEAR, nearest, offer_one, reach, within
+from corel.persistence.kernels.lengths import EUCLIDEAN_RANGE_32, EUCLIDEAN_RANGE_64, norm, screen
 from corel.persistence.kernels.vectors import LANES, lowest_bit
+
+#: From this many points of a leaf on, these are searched for at once.
+_SEVERAL = 4
 
 
 @njit(nogil=True)
@@ -97,6 +100,8 @@ def _search(i, wanted, tree, same, forest, spare, p):
     component, near, length, following, low, last, bound, _ = forest
     stack, above, point, difference, totals = spare
     own, smallest = component[i], _smallest(tiles)
+    powers = p != 1.0 and p != 2.0 and p != np.inf
+    factor, normal = screen(tiles, len(point), p)
     for k in range(len(point)):
         point[k] = tiles[i // LANES, k, i % LANES]
     near[i, 0] = -1
@@ -131,6 +136,12 @@ def _search(i, wanted, tree, same, forest, spare, p):
             j = tile * LANES + lane
             if component[j] == own:
                 continue
+            if powers:  # they are slow
+                least = type(best)(0)
+                for k in range(len(point)):
+                    least += abs(point[k] - tiles[tile, k, lane])
+                if normal < factor * least < np.inf and factor * least > best:
+                    continue
             long, pair = _length(tiles, i, j, totals[lane], difference, p, smallest), _edge(names, i, j)
             if long > best or (long == best and pair > worst):
                 continue
@@ -236,6 +247,58 @@ def _leaf(nodes, tile):
     return node
 
 
+@njit(nogil=True, error_model="numpy")
+def _bound_leaf(leaf, tree, same, forest, spare, best, near, p):
+    """Bound the least edge of a component from above, and from below for the points of a leaf that are all in it.
+
+    Most of these then need no search of their own, which is what finds the edge: of equal ones, the first.
+    """
+    names, tiles, nodes, boxes = tree
+    component, _, _, _, low, last, bound, _ = forest
+    stack, _, _, difference, _ = spare
+    own, here, smallest = same[leaf], nodes[leaf, 0], _smallest(tiles)
+    lanes, a_little_more = min(len(names) - here * LANES, LANES), type(smallest)(1.000001)
+    best[0, :lanes], best[0, lanes:], near[:] = _limit(bound[own], p, smallest) * a_little_more, -np.inf, -1
+    top, height = leaf, 0
+    while height > 0 or top > 0:
+        if height == 0:  # what is beside the leaf, beside its parent, and so on
+            stack[0], height = (top + 1 if top % 2 == 1 else top - 1), 1
+            top = (top - 1) // 2
+        height -= 1
+        node = stack[height]
+        if same[node] == own or not reach(tiles, here, boxes, node, best, p):
+            continue
+        there, stop = nodes[node]
+        if stop - there > 1:
+            stack[height], stack[height + 1] = 2 * node + 1, 2 * node + 2
+            height += 2
+            continue
+        count = min(len(names) - there * LANES, LANES)
+        if same[node] >= 0:
+            offer_one(tiles, here, there, 0, count, best, near, p)
+        else:
+            for lane in range(count):
+                if component[there * LANES + lane] != own:
+                    offer_one(tiles, here, there, lane, lane + 1, best, near, p)
+        nearest_lane = 0
+        for lane in range(1, lanes):
+            if best[0, lane] < best[0, nearest_lane]:
+                nearest_lane = lane
+        j, total = near[0, nearest_lane], best[0, nearest_lane]
+        if j >= 0:
+            long = _length(tiles, here * LANES + nearest_lane, j, total, difference, p, smallest)
+            if long < bound[own]:
+                bound[own] = long
+                # what is further away than that is of no interest to any of the points
+                limit = _limit(long, p, smallest) * a_little_more
+                for lane in range(lanes):
+                    best[0, lane] = min(best[0, lane], limit)
+    for lane in range(lanes):
+        i, total = here * LANES + lane, best[0, lane]
+        if p != 2.0 or smallest * type(smallest)(1.0001) < total < np.inf:
+            low[i] = last[i] = max(low[i], np.sqrt(total) if p == 2.0 else total)
+
+
 @compiled(error_model="numpy")
 def search(tree, same, forest, p, points):
     """Find the nearest point of another component to points that are given, where that may be the least edge.
@@ -256,7 +319,17 @@ def search(tree, same, forest, p, points):
         True.
     """
     component, _, _, _, low, _, bound, _ = forest
-    spare = _spare(tree[1])
+    nodes, spare = tree[2], _spare(tree[1])
+    best, near = np.empty((1, LANES), tree[1].dtype), np.empty((1, LANES), np.int32)
+    first = 0
+    for stop in range(1, len(points) + 1):
+        tile = points[first] // LANES
+        if stop == len(points) or points[stop] // LANES != tile:
+            if stop - first >= _SEVERAL:
+                leaf = _leaf(nodes, tile)
+                if same[leaf] >= 0:
+                    _bound_leaf(leaf, tree, same, forest, spare, best, near, p)
+            first = stop
     for i in points:
         if low[i] <= bound[component[i]]:
             _search(i, 1, tree, same, forest, spare, p)
