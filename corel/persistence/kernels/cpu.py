@@ -234,8 +234,8 @@ def _short_searches(clouds: np.ndarray, p: float, threads: int) -> list[Searches
             return []
         searches = Searches(cloud, p, threads)
         offered, looked = searches.length()
-        # nanoseconds: for a pair of points, and then for all that has to do with one point, of all threads together;
-        # that single points are searched for, where leaves could be, tells of many equal ones, and of more such searches
+        # nanoseconds: for a pair of points, and then for all that has to do with one point, of all threads together.
+        # Where single points are searched for though leaves could be, many are equal: there will be more such searches.
         pair, look = (0.15, 40) if p in (1.0, math.inf) else (0.25, 40) if p == 2.0 else (2.0, 10)
         if len(cloud) * pair <= 200 * threads + 200 + 3.5 * pair * offered + look * looked:
             return []

@@ -23,14 +23,16 @@ from corel.persistence.kernels.vectors import LANES
 #: Levels of a tree of 2³¹ points, and more.
 DEPTH = 64
 #: So many points tell in which coordinate those of a node differ most, and so many where their median is, about.
-_SPREAD, _MEDIAN = 32, 15
+_SPREAD, _MEDIAN = 16, 9
 #: Ranges of up to so many values are sorted.
 _SHORT = 32
 
 
 @njit(nogil=True)
-def _partition(values, names, spare_values, spare_names, pivot):
-    """Bring the values below the pivot to the front. Returns where the others begin."""
+def _partition(arrays, first, stop, pivot):
+    """Bring the values of a range that are below the pivot to its front. Returns where the others begin."""
+    # ranges of their own, so that the compiler knows that no index is negative
+    values, names, spare_values, spare_names = _range(arrays, first, stop)
     low, high = 0, len(values) - 1
     for i in range(len(values)):  # without a branch: which way it would go cannot be foreseen
         value, name = values[i], names[i]
@@ -41,12 +43,13 @@ def _partition(values, names, spare_values, spare_names, pivot):
         high += below - 1
     for i in range(len(values)):
         values[i], names[i] = spare_values[i], spare_names[i]
-    return low
+    return first + low
 
 
 @njit(nogil=True)
-def _sort(values, names, spare_values, spare_names):
+def _sort(arrays, first, stop):
     """Sort a few values, and names with them: a value's place is how many come before it, which vectors count."""
+    values, names, spare_values, spare_names = _range(arrays, first, stop)
     for i in range(len(values)):
         value, place = values[i], np.int32(0)
         for x in values[:i]:
@@ -59,9 +62,15 @@ def _sort(values, names, spare_values, spare_names):
 
 
 @njit(nogil=True)
-def _select(values, names, spare_values, spare_names, sample, middle):
-    """Reorder values, and names with them: none before ``middle`` is above one from there on."""
-    first, stop = 0, len(values)
+def _range(arrays, first, stop):
+    values, names, spare_values, spare_names = arrays
+    return values[first:stop], names[first:stop], spare_values[first:stop], spare_names[first:stop]
+
+
+@njit(nogil=True)
+def _select(arrays, first, stop, middle, sample):
+    """Reorder a range of values, and names with them: none before ``middle`` is above one from there on."""
+    values = arrays[0]
     while stop - first > _SHORT:
         for s in range(_MEDIAN):
             value, place = values[first + s * (stop - first) // _MEDIAN], s
@@ -70,21 +79,16 @@ def _select(values, names, spare_values, spare_names, sample, middle):
                 place -= 1
             sample[place] = value
         pivot = sample[(middle - first) * _MEDIAN // (stop - first)]
-        split = first + _partition(
-            values[first:stop], names[first:stop], spare_values[first:stop], spare_names[first:stop], pivot
-        )
+        split = _partition(arrays, first, stop, pivot)
         if split == first:  # the pivot is the least value, of which there may be many
-            above = np.nextafter(pivot, values.dtype.type(np.inf))
-            split = first + _partition(
-                values[first:stop], names[first:stop], spare_values[first:stop], spare_names[first:stop], above
-            )
+            split = _partition(arrays, first, stop, np.nextafter(pivot, values.dtype.type(np.inf)))
             if middle <= split:
                 return
         if middle < split:
             stop = split
         else:
             first = split
-    _sort(values[first:stop], names[first:stop], spare_values[first:stop], spare_names[first:stop])
+    _sort(arrays, first, stop)
 
 
 @njit(nogil=True)
@@ -136,6 +140,7 @@ def grow(points, tree, spare, root, levels):
     """
     names, tiles, nodes, boxes = tree
     values, spare_values, spare_names = spare
+    arrays = values, names, spare_values, spare_names
     sample = np.empty(_MEDIAN, points.dtype)
     before, count = root, 1
     for _ in range(levels):
@@ -149,14 +154,7 @@ def grow(points, tree, spare, root, levels):
                 widest = _widest(points, names, left, right)
                 for i in range(left, right):
                     values[i] = points[names[i], widest]
-                _select(
-                    values[left:right],
-                    names[left:right],
-                    spare_values[left:right],
-                    spare_names[left:right],
-                    sample,
-                    middle - left,
-                )
+                _select(arrays, left, right, middle, sample)
                 nodes[2 * node + 1, 0], nodes[2 * node + 1, 1] = first, half
                 nodes[2 * node + 2, 0], nodes[2 * node + 2, 1] = half, stop
         before, count = 2 * before + 1, 2 * count

@@ -255,7 +255,8 @@ def nearest(leaf, tree, best, near, stack, p):
         if node == leaf or reach(tiles, here, boxes, node, best, p):
             there, stop = nodes[node]
             if stop - there > 1:
-                stack[height], stack[height + 1] = 2 * node + 1, 2 * node + 2
+                nearer = there > here  # the child on the side of the leaf, which is looked at first
+                stack[height], stack[height + 1] = 2 * node + 1 + nearer, 2 * node + 2 - nearer
                 height += 2
             else:
                 count = min(len(names) - there * LANES, LANES)

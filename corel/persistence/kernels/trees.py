@@ -190,7 +190,8 @@ def search_leaves(tree, same, forest, p, first, stop, step):
     Returns
     -------
     tuple of int
-        How many points were offered to leaves, and how many were looked at for single points.
+        How many points were offered to leaves, and how many were looked at for single points, or will be, where some
+        of the nearest are at one length.
     """
     names, tiles, nodes, _ = tree
     _, near, length, following, low, last, bound, _ = forest
@@ -231,6 +232,7 @@ def search_leaves(tree, same, forest, p, first, stop, step):
                             found += 1
                     if found < NEAR:
                         near[i, found] = -1
+                        looked += 2 * LANES  # a later search, about: this list will not do
                 following[i], low[i], last[i], bound[i] = 0, length[i, 0], roots[NEAR, lane], length[i, 0]
             if found == 0:
                 looked += _search(i, NEAR, tree, same, forest, spare, p)
@@ -270,7 +272,8 @@ def _bound_leaf(leaf, tree, same, forest, spare, best, near, p):
             continue
         there, stop = nodes[node]
         if stop - there > 1:
-            stack[height], stack[height + 1] = 2 * node + 1, 2 * node + 2
+            nearer = there > here  # the child on the side of the leaf, which is looked at first
+            stack[height], stack[height + 1] = 2 * node + 1 + nearer, 2 * node + 2 - nearer
             height += 2
             continue
         count = min(len(names) - there * LANES, LANES)
