@@ -82,7 +82,7 @@ def _select(arrays, first, stop, middle, sample):
         split = _partition(arrays, first, stop, pivot)
         if split == first:  # the pivot is the least value, of which there may be many
             split = _partition(arrays, first, stop, np.nextafter(pivot, values.dtype.type(np.inf)))
-            if middle <= split:
+            if middle <= split or split == first:  # the latter only of values that are not finite
                 return
         if middle < split:
             stop = split
