@@ -272,8 +272,8 @@ class Searches:
         """How many points are offered to a leaf, and looked at for a single point, about."""
         step = max(1, self.leaves // _TRIED)
         offered, looked = self._search_leaves(0, self.leaves, step)
-        leaves = len(range(0, self.leaves, step))
-        return offered / leaves, looked / (leaves * LANES)
+        tried = len(range(0, self.leaves, step))
+        return offered / tried, looked / (tried * LANES)
 
     def list_neighbours(self) -> None:
         """List the nearest neighbours of all points."""

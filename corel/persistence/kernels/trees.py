@@ -306,8 +306,8 @@ def _bound_leaf(leaf, tree, same, forest, spare, best, near, p):
 def search(tree, same, forest, p, points):
     """Find the nearest point of another component to points that are given, where that may be the least edge.
 
-    Several threads may do so at once, each for its own points. A bound that one of them overwrites was true, and is
-    only larger than it might be.
+    Several threads may do so at once, each for its own points. A bound that one of them overwrites, of a component or
+    of another point of the same leaf, was true, and is only wider than it might be.
 
     Parameters
     ----------
