@@ -18,7 +18,7 @@ import torch
 
 import corel
 from bench.timing import inputs
-from corel.persistence.kernels.cpu import tree_by_searches
+from corel.persistence.kernels.cpu import Searches, tree_by_searches
 from corel.persistence.metric import pairwise_lengths
 
 #: Of so many clouds, two (one of them with ties) go through ``vr_persistence`` too: Algorithm 3, dimensions 0 and 1.
@@ -125,7 +125,7 @@ def differences(cloud: Cloud, gudhi: Any, ripser: Any, others: MergeEdges, reduc
     if len(points) > 1:
         n = len(points)
         by_searches = np.empty((n - 1, 2), np.int64), np.empty(n - 1, deaths.dtype)
-        tree_by_searches(points.numpy(), *by_searches, p, torch.get_num_threads())
+        tree_by_searches(Searches(points.numpy(), p, torch.get_num_threads()), *by_searches)
         if not (np.array_equal(by_searches[0], edges) and np.array_equal(by_searches[1], deaths)):
             found.append("searches in a k-d tree give another tree")
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import itertools
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from corel._threads import all_true
-from corel.persistence.kernels import distances, gradients, lockstep, small_clouds, trees
-from corel.persistence.kernels.edges import kruskal
+from corel.persistence.kernels import distances, gradients, kd_trees, leaves, lockstep, small_clouds, trees
+from corel.persistence.kernels.edges import kruskal, sort_tree
 from corel.persistence.kernels.large_clouds import tree_of_blocks
-from corel.persistence.kernels.vectors import LINE
+from corel.persistence.kernels.vectors import LANES, LINE
 
 #: Work, in pairs of points times coordinates and in entries of matrices, below which threads cost more than they save.
 _WORTH_THREADS, _ENTRIES_WORTH_THREADS = 2_000_000, 500_000
@@ -27,13 +28,11 @@ _POWERS = 16
 _LARGE, _LARGE_FOR_THREADS = 1500, 4000
 #: Most coordinates in a block of a large cloud, and fewest points.
 _BLOCK, _SMALLEST_BLOCK = 2**17, 256
-#: From this many points on it is tried whether searches for neighbours are short, among so many of them.
-_LARGE_FOR_SEARCHES, _SAMPLES = 8000, (1000, 4000)
+#: From this many points on it is tried whether searches for neighbours are short, for so many leaves of a k-d tree.
+_LARGE_FOR_SEARCHES, _TRIED = 8000, 8
 #: Clouds of up to so many points per lane, and so many coordinates, advance in step with each other: on the processors
 #: tried, larger ones were not faster together than one by one, and a group of them would fill more than 512 KiB.
 _IN_STEP, _COORDINATES_IN_STEP = 32, 2**13
-#: Points in a leaf of a k-d tree, about; neighbours of a point that are listed.
-_LEAF, _NEAR = 16, 8
 
 
 def spanning_trees(points: torch.Tensor, p: float) -> tuple[np.ndarray, np.ndarray]:
@@ -178,8 +177,8 @@ def _trees(clouds: np.ndarray, p: float, name: str = "points") -> tuple[np.ndarr
     edges, lengths = np.empty((batch, n - 1, 2), np.int64), np.empty((batch, n - 1), clouds.dtype)
     work = batch * n * n * d // 2 * (1 if p in (1.0, 2.0, math.inf) else _POWERS)
     threads = torch.get_num_threads() if work > _WORTH_THREADS else 1
-    if n >= _LARGE_FOR_SEARCHES and all(_searches_are_short(cloud, p, threads) for cloud in clouds):
-        finite = all(tree_by_searches(*each, p, threads) for each in zip(clouds, edges, lengths, strict=True))
+    if n >= _LARGE_FOR_SEARCHES and (searches := _short_searches(clouds, p, threads)):
+        finite = all(tree_by_searches(*each) for each in zip(searches, edges, lengths, strict=True))
     elif n > _LARGE and (p == 1.0 or n * d > _BLOCK):
         finite = all(_tree_in_blocks(*each, p, threads) for each in zip(clouds, edges, lengths, strict=True))
     elif batch == 1:
@@ -237,61 +236,82 @@ def _tree_in_blocks(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p:
     return True
 
 
-def _searches_are_short(cloud: np.ndarray, p: float, threads: int) -> bool:
-    """Whether :func:`tree_by_searches` takes less time than the other ways: judged by searches among fewer points."""
-    n = len(cloud)
-    if not np.isfinite(cloud).all():
-        return False
-    pair = 0.25 if p in (1.0, math.inf) else 0.5 if p == 2.0 else 2.0  # nanoseconds, as all here
-    before, expected = math.inf, 0.0
-    for size in _SAMPLES:
-        searches = _Searches(np.ascontiguousarray(cloud[:: n // size]), p)
-        step = len(searches.points) // 64
-        looked = searches.search(_NEAR, 0, 64 * step, step) / 64
-        # what searches look at grows with the points; how fast, two samples tell
-        growth = max(0.0, math.log(looked / before) / math.log(size / _SAMPLES[0])) if before < math.inf else 0.0
-        before, expected = looked, looked * (n / size) ** growth
-        if n * pair <= 400 * threads + 400 + 20 * expected:
-            return False
-    return True
-
-
-def tree_by_searches(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p: float, threads: int) -> bool:
-    """Write the spanning tree of one cloud of finite points to ``tree`` and ``lengths``. Returns True."""
-    n = len(cloud)
-    searches = _Searches(cloud, p)
-    edges, keys = np.empty(n - 1, np.int64), np.empty(n - 1, cloud.dtype)
-    found, components, wanted, share = 0, n, _NEAR, -(-n // (4 * threads))
+def tree_by_searches(searches: Searches, tree: np.ndarray, lengths: np.ndarray) -> bool:
+    """Write the spanning tree of one cloud to ``tree`` and ``lengths``. Returns True."""
+    searches.list_neighbours()
+    n = len(tree) + 1
+    edges, keys = np.empty(n - 1, np.int64), np.empty_like(lengths)
+    found, components = 0, n
     while components > 1:
-        searches.begin(components)
-        tasks = [partial(searches.search, wanted, first, min(first + share, n), 1) for first in range(0, n, share)]
-        all_true(tasks, threads)
-        found, components = trees.merge(searches.names, searches.forest, components, edges, keys, found)
-        wanted = 1
-    kruskal(edges, keys, tree, lengths)
+        found, components = searches.merge(components, edges, keys, found)
+    sort_tree(edges, keys, tree, lengths)
     return True
 
 
-class _Searches:
+def _short_searches(clouds: np.ndarray, p: float, threads: int) -> list[Searches]:
+    """Searches among the points of each cloud; none if another way takes less time than :func:`tree_by_searches`."""
+    all_searches: list[Searches] = []
+    for cloud in clouds:
+        if not np.isfinite(cloud).all():
+            return []
+        searches = Searches(cloud, p, threads)
+        offered, looked = searches.length()
+        # nanoseconds: for a pair of points, and then for all that has to do with one point, of all threads together.
+        # Where single points are searched for though leaves could be, many are equal: there will be more such searches.
+        pair, look = (0.15, 40) if p in (1.0, math.inf) else (0.25, 40) if p == 2.0 else (2.0, 10)
+        if len(cloud) * pair <= 200 * threads + 200 + 3.5 * pair * offered + look * looked:
+            return []
+        all_searches.append(searches)
+    return all_searches
+
+
+class Searches:
     """A k-d tree of a cloud of finite points, and the forest that grows on it (:mod:`.trees`)."""
 
-    def __init__(self, cloud: np.ndarray, p: float) -> None:
-        from sklearn.neighbors import KDTree  # importing it takes long
+    def __init__(self, cloud: np.ndarray, p: float, threads: int) -> None:
+        (n, d), dtype = cloud.shape, cloud.dtype
+        self.p, self.threads, self.leaves = p, threads, -(-n // LANES)
+        depth = (self.leaves - 1).bit_length()
+        nodes = np.zeros((2 ** (depth + 1) - 1, 2), np.int32)
+        nodes[0] = 0, self.leaves
+        tiles, boxes = np.empty((self.leaves, d, LANES), dtype), np.empty((len(nodes), 2, d), dtype)
+        self.tree = np.arange(n, dtype=np.int32), tiles, nodes, boxes
+        spare = np.empty(n, dtype), np.empty(n, dtype), np.empty(n, np.int32)
+        top = min((threads - 1).bit_length(), depth)
+        for level in range(top + 1):
+            # from the level on that has a node for each thread, all below a node is one task
+            levels = 1 if level < top else depth + 1 - top
+            level_nodes = range(2**level - 1, 2 ** (level + 1) - 1)
+            all_true([partial(kd_trees.grow, cloud, self.tree, spare, node, levels) for node in level_nodes], threads)
+        kd_trees.enclose(self.tree)
 
-        points, self.names, nodes, boxes = KDTree(cloud, leaf_size=_LEAF).get_arrays()
-        n, dtype = len(cloud), cloud.dtype
-        self.p, self.points = p, points[self.names].astype(dtype)
-        self.nodes = np.stack((nodes["idx_start"], nodes["idx_end"]), 1)
-        self.boxes = np.stack(tuple(boxes), 1).astype(dtype)
-        self.same = np.full(len(nodes), -1)
-        near, length = np.full((n, _NEAR), -1), np.empty((n, _NEAR), dtype)
-        bound = np.full(n, math.inf, dtype)
-        self.forest = np.arange(n), near, length, np.full(n, _NEAR), np.zeros(n, dtype), bound
+        near, length = np.empty((n, leaves.NEAR), np.int32), np.empty((n, leaves.NEAR), dtype)
+        following, low, last, bound = np.empty(n, np.int32), np.empty(n, dtype), np.empty(n, dtype), np.empty(n, dtype)
+        self.forest = np.arange(n, dtype=np.int32), near, length, following, low, last, bound, np.empty(n, np.int32)
+        self.same, self.points = np.full(len(nodes), -1, np.int32), np.empty(n, np.int32)
 
-    def begin(self, components: int) -> None:
-        self.forest = *self.forest[:-1], self.forest[-1][:components]
-        trees.begin(self.points, self.nodes, self.same, self.forest, self.p)
+    def length(self) -> tuple[float, float]:
+        """How many points are offered to a leaf, and looked at for a single point, about."""
+        step = max(1, self.leaves // _TRIED)
+        offered, looked = self._search_leaves(0, self.leaves, step)
+        tried = len(range(0, self.leaves, step))
+        return offered / tried, looked / (tried * LANES)
 
-    def search(self, wanted: int, first: int, stop: int, step: int) -> int:
-        tree = self.points, self.names, self.nodes, self.boxes, self.same
-        return trees.search(*tree, self.forest, self.p, wanted, first, stop, step)
+    def list_neighbours(self) -> None:
+        """List the nearest neighbours of all points."""
+        share = -(-self.leaves // (4 * self.threads))
+        ranges = [(first, min(first + share, self.leaves)) for first in range(0, self.leaves, share)]
+        all_true([partial(self._search_leaves, first, stop, 1) for first, stop in ranges], self.threads)
+
+    def _search_leaves(self, first: int, stop: int, step: int) -> Any:
+        return trees.search_leaves(self.tree, self.same, self.forest, self.p, first, stop, step)
+
+    def merge(self, components: int, edges: np.ndarray, lengths: np.ndarray, found: int) -> tuple[int, int]:
+        """Add the least edge of each component; arguments and what is returned are as for :func:`.trees.merge`."""
+        *by_point, bound, least = self.forest
+        forest = *by_point, bound[:components], least[:components]
+        points = self.points[: trees.begin(self.tree, self.same, forest, self.points)]
+        share = max(64, -(-len(points) // (4 * self.threads)))
+        shares = [points[first : first + share] for first in range(0, len(points), share)]
+        all_true([partial(trees.search, self.tree, self.same, forest, self.p, each) for each in shares], self.threads)
+        return trees.merge(self.tree[0], forest, points, components, edges, lengths, found)

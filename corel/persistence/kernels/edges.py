@@ -7,12 +7,15 @@ An edge (i, j), i < j, is one integer, i · 2³² + j: the order of these intege
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 from corel.persistence.kernels.compiled import compiled
 
 #: An integer that is greater than every edge.
 AFTER_ALL_EDGES = 2**63 - 1
+#: Bits of a digit by which many edges are sorted at a time.
+_DIGIT = 11
 
 
 @njit(nogil=True, error_model="numpy")
@@ -86,6 +89,61 @@ def kruskal(edges, lengths, pairs, chosen):
             parent[max(a, b)] = min(a, b)
             pairs[found, 0], pairs[found, 1], chosen[found] = i, j, lengths[e]
             found += 1
+
+
+def _as_integers(lengths):
+    """An array of numbers ≥ 0 as one of unsigned integers, in the same memory and of the same order.
+
+    For compiled code alone, where the overload below stands in for it.
+    """
+    raise NotImplementedError
+
+
+@overload(_as_integers)
+def _(lengths):
+    if lengths.dtype == types.float32:
+        return lambda lengths: lengths.view(np.uint32)
+    return lambda lengths: lengths.view(np.uint64)
+
+
+@compiled()
+def sort_tree(edges, lengths, pairs, chosen):
+    """Sort the edges of a tree on n vertices: by one digit of their lengths after the other, equal lengths by merges.
+
+    Parameters
+    ----------
+    edges, lengths
+        (n − 1,) int64 and floating, in any order; overwritten.
+    pairs, chosen
+        As for :func:`kruskal`.
+    """
+    n, digits, mask = edges.size, -(-8 * lengths.itemsize // _DIGIT), 2**_DIGIT - 1
+    spare_edges, spare_lengths = np.empty_like(edges), np.empty_like(lengths)
+    counts = np.zeros((digits, 2**_DIGIT), np.int64)
+    for key in _as_integers(lengths):
+        for digit in range(digits):
+            counts[digit, (key >> (_DIGIT * digit)) & mask] += 1
+    for digit in range(digits):
+        keys, place, starts = _as_integers(lengths), 0, counts[digit]
+        if n > 0 and starts[(keys[0] >> (_DIGIT * digit)) & mask] == n:
+            continue  # all have the same digit
+        for value in range(2**_DIGIT):
+            starts[value], place = place, place + starts[value]
+        for e in range(n):
+            value = (keys[e] >> (_DIGIT * digit)) & mask
+            place = starts[value]
+            spare_edges[place], spare_lengths[place] = edges[e], lengths[e]
+            starts[value] = place + 1
+        edges, spare_edges, lengths, spare_lengths = spare_edges, edges, spare_lengths, lengths
+    first = 0
+    for e in range(n):
+        if e + 1 == n or lengths[e + 1] != lengths[e]:
+            if e > first:
+                run = slice(first, e + 1)
+                sort_edges(edges[run], lengths[run], spare_edges[run], spare_lengths[run])
+            first = e + 1
+    for e in range(n):
+        pairs[e, 0], pairs[e, 1], chosen[e] = edges[e] >> 32, edges[e] & 0xFFFFFFFF, lengths[e]
 
 
 @compiled()

@@ -34,20 +34,20 @@ from corel.persistence.rounding import EUCLIDEAN_RANGE
 EUCLIDEAN_RANGE_32, EUCLIDEAN_RANGE_64 = EUCLIDEAN_RANGE[torch.float32], EUCLIDEAN_RANGE[torch.float64]
 
 
-def _add_magnitude(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
+def add_magnitude(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
     return builder.fadd(total, unary(builder, "fabs", u))
 
 
-def _add_square(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
+def add_square(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
     return builder.fadd(total, builder.fmul(u, u))
 
 
-def _maximum(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
+def maximum(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
     magnitude = unary(builder, "fabs", u)
     return builder.select(builder.fcmp_ordered("<", total, magnitude), magnitude, total)
 
 
-_ACCUMULATE = {1.0: _add_magnitude, 2.0: _add_square, math.inf: _maximum}
+_ACCUMULATE = {1.0: add_magnitude, 2.0: add_square, math.inf: maximum}
 
 
 def emit_lengths(
@@ -157,15 +157,21 @@ advance_1, _advance_2, _advance_inf = _make_advance(1.0), _make_advance(2.0), _m
 
 
 @njit(nogil=True, error_model="numpy")
+def screen(points, d, p):
+    """By what to multiply ‖u‖₁ to get a lower bound of ‖u‖p, u (d,), which is one if it is above the second number."""
+    epsilon = np.finfo(points.dtype).eps
+    # ‖u‖₁ ≤ d^(1 − 1/p) ‖u‖p; the last factor allows for rounding
+    factor = points.dtype.type(d ** (1.0 / p - 1.0) * max(0.0, 1.0 - 8.0 * (d + 8) * epsilon))
+    return factor, np.finfo(points.dtype).tiny / points.dtype.type(epsilon)
+
+
+@njit(nogil=True, error_model="numpy")
 def _advance_p(tiles, vertex, key, near, count, name, p):
     """:func:`advance` for any other p. Powers are slow, and computed only where no lower bound excludes an edge."""
     real = key.dtype.type
     d = vertex.size
     total, largest = np.empty(LANES, key.dtype), np.empty(LANES, key.dtype)
-    epsilon = np.finfo(key.dtype).eps
-    # ‖u‖₁ ≤ d^(1 − 1/p) ‖u‖p; the last factor allows for rounding
-    factor = real(d ** (1.0 / p - 1.0) * max(0.0, 1.0 - 8.0 * (d + 8) * epsilon))
-    normal = np.finfo(key.dtype).tiny / real(epsilon)
+    factor, normal = screen(key, d, p)
     least = real(np.inf)
     for tile in range(count):
         total[:] = 0

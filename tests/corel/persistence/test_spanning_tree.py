@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import math
 import multiprocessing
 import warnings
@@ -23,6 +24,8 @@ from torch.autograd import forward_ad
 
 from corel import death_times, merge_edges
 from corel.persistence.kernels import cpu, large_clouds, lockstep, small_clouds
+from corel.persistence.kernels.edges import sort_tree
+from corel.persistence.kernels.vectors import LANES
 from corel.persistence.metric import edge_lengths, pairwise_lengths
 from corel.persistence.reference import reference_merge_edges
 
@@ -245,9 +248,84 @@ def test_searches_in_a_k_d_tree_give_the_same(x, p, threads, scale):
         x = x * scale  # squares underflow, lengths overflow
     expected, deaths = cpu.spanning_trees(x, p)
     edges, lengths = np.empty_like(expected), np.empty_like(deaths)
-    assert cpu.tree_by_searches(x.numpy(), edges, lengths, p, threads)
+    assert cpu.tree_by_searches(cpu.Searches(x.numpy(), p, threads), edges, lengths)
     assert np.array_equal(edges, expected)
     assert np.array_equal(lengths, deaths)
+
+
+def _apart(n: int, d: int, rng: np.random.Generator) -> np.ndarray:
+    """Clusters of some leaves each, with more between them than within: many points have no near ones outside."""
+    return rng.integers(0, 4, (n, 1)) * 100.0 + rng.normal(size=(n, d))
+
+
+DRAWS = {
+    "gauss": lambda n, d, rng: rng.normal(size=(n, d)),
+    "grid": lambda n, d, rng: rng.integers(0, 7, (n, d)),  # ties everywhere
+    "duplicates": lambda n, d, rng: rng.normal(size=(n, d))[rng.integers(0, 1 + n // 20, n)],  # more than are listed
+    "equal": lambda n, d, rng: np.ones((n, d)),
+    "apart": _apart,
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_searches_in_full_leaves_and_others_give_the_same(draw, p, dtype):
+    rng = np.random.default_rng(0)
+    tiny = 1e-20 if dtype == torch.float32 else 1e-150  # squares, or some of them, are too small or too large
+    for n, scale in itertools.product((9, 10, 15, 16, 17, 32, 33, 49, 200), (1.0, tiny, 1 / tiny)):
+        x = torch.from_numpy(draw(n, int(rng.integers(1, 5)), rng) * scale).to(dtype)
+        expected = cpu.spanning_trees(x, p)
+        for threads in (1, 3):
+            edges, lengths = np.empty_like(expected[0]), np.empty_like(expected[1])
+            assert cpu.tree_by_searches(cpu.Searches(x.numpy(), p, threads), edges, lengths)
+            assert np.array_equal(edges, expected[0])
+            assert np.array_equal(lengths, expected[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+def test_k_d_tree(draw, dtype):
+    rng = np.random.default_rng(0)
+    largest = np.finfo(dtype).max / 201  # what is furthest apart is too far for a difference
+    for n, threads, scale in itertools.product((1, 16, 17, 48, 49, 2000), (1, 2, 5), (1, largest)):
+        d = int(rng.integers(1, 4))
+        cloud = np.clip(draw(n, d, rng), -200, 200).astype(dtype) * dtype(scale)
+        names, tiles, nodes, boxes = cpu.Searches(cloud, 2.0, threads).tree
+        points = cloud[names]
+        assert np.array_equal(np.sort(names), np.arange(n))
+        assert np.array_equal(tiles.swapaxes(1, 2).reshape(-1, d)[:n], points)
+        leaves = []
+        for node, (first, stop) in enumerate(nodes):
+            if first < stop:
+                within = points[first * LANES : stop * LANES]
+                assert np.array_equal(boxes[node], [within.min(0), within.max(0)])
+            if stop - first == 1:
+                leaves.append(first)
+            elif stop > first:
+                (_, middle), (start, end) = nodes[2 * node + 1 : 2 * node + 3]
+                assert (nodes[2 * node + 1, 0], middle, end) == (first, start, stop)
+                assert (boxes[2 * node + 1, 1] <= boxes[2 * node + 2, 0]).any()  # there is a plane between them
+        assert sorted(leaves) == list(range(len(tiles)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [0, 1, 2, 40, 5000])
+def test_edges_of_a_tree_are_sorted_by_length_and_ends(n, dtype):
+    rng = np.random.default_rng(0)
+    edges = rng.permutation(n) << 32 | rng.integers(0, 2**31, n)
+    tiny = np.finfo(dtype).smallest_subnormal
+    for lengths in (
+        rng.exponential(size=n),
+        rng.choice([0.0, tiny, 1.0, np.inf], n),
+        np.full(n, 2.0),
+        10.0 ** rng.uniform(-30, 30, n),
+    ):
+        keys = lengths.astype(dtype)
+        pairs, chosen, order = np.empty((n, 2), np.int64), np.empty(n, dtype), np.lexsort((edges, keys))
+        sort_tree(edges.copy(), keys.copy(), pairs, chosen)
+        assert np.array_equal(pairs, np.stack((edges >> 32, edges & 0xFFFFFFFF), 1)[order])
+        assert np.array_equal(chosen, keys[order])
 
 
 def _sheet(n: int, generator: np.random.Generator) -> np.ndarray:
@@ -261,7 +339,7 @@ def _sheet(n: int, generator: np.random.Generator) -> np.ndarray:
         (lambda n, g: g.integers(0, 60, (n, 2)).astype(np.float32), 3.0, True),  # ties and duplicates
         (_sheet, 2.0, True),
         (lambda n, g: g.normal(size=(n, 10)), 2.0, False),
-        (lambda n, g: g.integers(0, 20, (n, 1)) * 9.0 + g.normal(size=(n, 10)), 2.0, False),  # clusters
+        (lambda n, g: g.integers(0, 20, (n, 1)) * 9.0 + g.normal(size=(n, 10)), 2.0, True),  # clusters
     ],
     ids=["plane", "grid", "sheet", "R10", "clusters"],
 )
