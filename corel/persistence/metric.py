@@ -32,6 +32,8 @@ from torch.autograd import forward_ad
 from corel import _checks
 from corel.persistence.rounding import EUCLIDEAN_RANGE
 
+_PLAIN = Tensor, torch.nn.Parameter
+
 _at_least_one = _checks.real("numbers of at least 1, and infinity", lambda value: value >= 1)
 
 
@@ -156,8 +158,10 @@ def only_backward(x: Tensor) -> bool:
     Only then may an operation on it be a :class:`torch.autograd.Function`: in forward mode (dual tensors, jvp, jacfwd,
     hessian), such a function loses tangents, and without an error where modes are nested.
     """
-    if torch.compiler.is_compiling():
-        return True
+    return torch.compiler.is_compiling() or _is_untouched(x)
+
+
+def _is_untouched(x: Tensor) -> bool:
     # outside of forward_ad.dual_level(), no tensor has a tangent
     return forward_ad._current_level < 0 and not torch._C._functorch.is_functorch_wrapped_tensor(x)
 
@@ -168,12 +172,7 @@ def is_plain_cpu(points: Tensor) -> bool:
     Tensors that a compiler traces, that torch.func has wrapped (vmap, jvp, …) or that may carry the tangents of forward
     mode go through torch operations.
     """
-    return (
-        points.is_cpu
-        and not torch.compiler.is_compiling()
-        and type(points) in (Tensor, torch.nn.Parameter)
-        and only_backward(points)
-    )
+    return points.is_cpu and not torch.compiler.is_compiling() and type(points) in _PLAIN and _is_untouched(points)
 
 
 def _sum_in_order(terms: Tensor) -> Tensor:

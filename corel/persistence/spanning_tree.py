@@ -92,7 +92,7 @@ def death_times(points: Tensor | None = None, p: float = 1.0, *, distances: Tens
     if is_plain_cpu(points):
         if points.requires_grad and torch.is_grad_enabled():
             return _DeathTimes.apply(points, p)
-        return torch.from_numpy(cpu_kernels().spanning_trees(points, p)[1])
+        return torch.from_numpy(cpu_kernels().death_times(points, p))
     lengths = edge_lengths(points, _merge_edges(points.detach(), p), p)
     # on a GPU, roots and powers in torch and in the kernel that found the order may be rounded in different ways
     return lengths if p in (1.0, math.inf) else lengths.sort(-1).values

@@ -14,50 +14,85 @@ from corel.persistence.kernels.compiled import compiled
 
 #: An integer that is greater than every edge.
 AFTER_ALL_EDGES = 2**63 - 1
-#: Bits of a digit by which many edges are sorted at a time.
-_DIGIT = 11
+#: Up to so many edges are sorted by counting, which vector instructions do, in a time that is quadratic.
+_FEW = 128
 
 
-@njit(nogil=True, error_model="numpy")
-def sort_edges(edges, lengths, spare_edges, spare_lengths):
-    """Sort edges by (length, edge), in place: insertion sort of short runs, then merges of runs.
+def _as_integers(lengths):
+    """An array of numbers ≥ 0 as one of unsigned integers, in the same memory and of the same order.
 
-    All arguments are arrays of one size; what the spare ones hold is overwritten.
+    For compiled code alone, where the overload below stands in for it.
     """
-    n, run = edges.size, 8
-    for start in range(0, n, run):
-        for i in range(start + 1, min(start + run, n)):
-            edge, length, j = edges[i], lengths[i], i
-            while j > start and (lengths[j - 1] > length or (lengths[j - 1] == length and edges[j - 1] > edge)):
-                edges[j], lengths[j] = edges[j - 1], lengths[j - 1]
-                j -= 1
-            edges[j], lengths[j] = edge, length
-    while run < n:
-        # two merges at a time, so that the result is in the arrays that were given; where the first of them has merged
-        # everything, the second only copies
-        _merge(edges, lengths, spare_edges, spare_lengths, run)
-        _merge(spare_edges, spare_lengths, edges, lengths, 2 * run)
-        run *= 4
+    raise NotImplementedError
+
+
+@overload(_as_integers)
+def _(lengths):
+    if lengths.dtype == types.float32:
+        return lambda lengths: lengths.view(np.uint32)
+    return lambda lengths: lengths.view(np.uint64)
 
 
 @njit(nogil=True)
-def _merge(edges, lengths, merged_edges, merged_lengths, run):
-    """Merge sorted runs of ``run`` edges in pairs."""
-    n = edges.size
-    for start in range(0, n, 2 * run):
-        i, middle = start, min(start + run, n)
-        j, stop = middle, min(start + 2 * run, n)
-        for k in range(start, stop):
-            take_second = i == middle
-            if not take_second and j < stop:
-                x, y = lengths[i], lengths[j]
-                take_second = y < x or (y == x and edges[j] < edges[i])
-            if take_second:
-                merged_edges[k], merged_lengths[k] = edges[j], lengths[j]
-                j += 1
-            else:
-                merged_edges[k], merged_lengths[k] = edges[i], lengths[i]
-                i += 1
+def sort_edges(edges, lengths, spare_edges, spare_lengths):
+    """Sort edges by (length, edge), in place.
+
+    All arguments are arrays of one size, lengths ≥ 0; what the spare ones hold is overwritten.
+    """
+    if edges.size <= _FEW:
+        _sort_few(edges, lengths, spare_edges, spare_lengths)
+    else:
+        _sort_by_bytes(edges, lengths, spare_edges, spare_lengths)
+        first = 0
+        for e in range(1, edges.size + 1):
+            if e == edges.size or lengths[e] != lengths[first]:
+                if e - first > 1:
+                    edges[first:e].sort()
+                first = e
+
+
+@njit(nogil=True, error_model="numpy")
+def _sort_few(edges, lengths, spare_edges, spare_lengths):
+    """The place of an edge is how many come before it. Edges themselves are compared only if lengths are equal."""
+    n, total = edges.size, 0
+    for e in range(n):
+        length, place = lengths[e], np.int32(0)
+        for other in range(n):
+            place = np.int32(place + np.int32(lengths[other] < length))
+        spare_edges[place], spare_lengths[place] = edges[e], length
+        total += place
+    if total != n * (n - 1) // 2:
+        for e in range(n):
+            edge, length, place = edges[e], lengths[e], 0
+            for other in range(n):
+                place += (lengths[other] < length) | ((lengths[other] == length) & (edges[other] < edge))
+            spare_edges[place], spare_lengths[place] = edge, length
+    for e in range(n):
+        edges[e], lengths[e] = spare_edges[e], spare_lengths[e]
+
+
+@njit(nogil=True)
+def _sort_by_bytes(edges, lengths, spare_edges, spare_lengths):
+    """Sort edges by length alone, by one byte of it after the other, from the last to the first."""
+    counts, moved = np.zeros((lengths.itemsize, 256), np.int64), False
+    for key in _as_integers(lengths):
+        for byte in range(len(counts)):
+            counts[byte, (key >> (8 * byte)) & 255] += 1
+    for byte in range(len(counts)):
+        keys, starts, place = _as_integers(lengths), counts[byte], 0
+        if starts[(keys[0] >> (8 * byte)) & 255] == edges.size:
+            continue  # all have the same byte
+        for value in range(256):
+            starts[value], place = place, place + starts[value]
+        for e in range(edges.size):
+            value = (keys[e] >> (8 * byte)) & 255
+            place = starts[value]
+            spare_edges[place], spare_lengths[place] = edges[e], lengths[e]
+            starts[value] = place + 1
+        edges, spare_edges, lengths, spare_lengths = spare_edges, edges, spare_lengths, lengths
+        moved = not moved
+    if moved:
+        spare_edges[:], spare_lengths[:] = edges, lengths
 
 
 @compiled()
@@ -91,24 +126,9 @@ def kruskal(edges, lengths, pairs, chosen):
             found += 1
 
 
-def _as_integers(lengths):
-    """An array of numbers ≥ 0 as one of unsigned integers, in the same memory and of the same order.
-
-    For compiled code alone, where the overload below stands in for it.
-    """
-    raise NotImplementedError
-
-
-@overload(_as_integers)
-def _(lengths):
-    if lengths.dtype == types.float32:
-        return lambda lengths: lengths.view(np.uint32)
-    return lambda lengths: lengths.view(np.uint64)
-
-
 @compiled()
 def sort_tree(edges, lengths, pairs, chosen):
-    """Sort the edges of a tree on n vertices: by one digit of their lengths after the other, equal lengths by merges.
+    """Sort the edges of a tree on n vertices.
 
     Parameters
     ----------
@@ -117,32 +137,8 @@ def sort_tree(edges, lengths, pairs, chosen):
     pairs, chosen
         As for :func:`kruskal`.
     """
-    n, digits, mask = edges.size, -(-8 * lengths.itemsize // _DIGIT), 2**_DIGIT - 1
-    spare_edges, spare_lengths = np.empty_like(edges), np.empty_like(lengths)
-    counts = np.zeros((digits, 2**_DIGIT), np.int64)
-    for key in _as_integers(lengths):
-        for digit in range(digits):
-            counts[digit, (key >> (_DIGIT * digit)) & mask] += 1
-    for digit in range(digits):
-        keys, place, starts = _as_integers(lengths), 0, counts[digit]
-        if n > 0 and starts[(keys[0] >> (_DIGIT * digit)) & mask] == n:
-            continue  # all have the same digit
-        for value in range(2**_DIGIT):
-            starts[value], place = place, place + starts[value]
-        for e in range(n):
-            value = (keys[e] >> (_DIGIT * digit)) & mask
-            place = starts[value]
-            spare_edges[place], spare_lengths[place] = edges[e], lengths[e]
-            starts[value] = place + 1
-        edges, spare_edges, lengths, spare_lengths = spare_edges, edges, spare_lengths, lengths
-    first = 0
-    for e in range(n):
-        if e + 1 == n or lengths[e + 1] != lengths[e]:
-            if e > first:
-                run = slice(first, e + 1)
-                sort_edges(edges[run], lengths[run], spare_edges[run], spare_lengths[run])
-            first = e + 1
-    for e in range(n):
+    sort_edges(edges, lengths, np.empty_like(edges), np.empty_like(lengths))
+    for e in range(edges.size):
         pairs[e, 0], pairs[e, 1], chosen[e] = edges[e] >> 32, edges[e] & 0xFFFFFFFF, lengths[e]
 
 

@@ -110,6 +110,16 @@ def equal_lanes(typingctx, keys, slot, value):
 
 
 @intrinsic
+def pointer(typingctx, address, like):
+    """The address of memory, an integer, as a pointer to elements of the type of the array ``like``."""
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(types.intp, like), codegen
+
+
+@intrinsic
 def lowest_bit(typingctx, bits):
     """The index of the lowest bit that is set in ``bits`` ≠ 0."""
 
