@@ -35,6 +35,8 @@ class EdgeOrder:
     level
         (n, n) int64: the rank of the length of each edge among all different lengths, where the length 0 has rank 0;
         ``levels`` where there is no edge.
+    own_level
+        (m,) int64: that of each of ``edges``.
     levels
         Number of different lengths, 0 included.
     """
@@ -42,6 +44,7 @@ class EdgeOrder:
     edges: Tensor
     place: Tensor
     level: Tensor
+    own_level: Tensor
     levels: int
 
 
@@ -72,6 +75,10 @@ def enclosing_radius(lengths: Tensor) -> float:
     lengths
         (n, n) symmetric.
     """
+    if is_plain_cpu(lengths):
+        from corel.persistence.kernels.filtrations import enclosing_radius as enclosing_radius_on_cpu
+
+        return enclosing_radius_on_cpu(lengths.detach().numpy())
     return float(lengths.amax(1).amin())
 
 
@@ -96,8 +103,8 @@ def edge_order(lengths: Tensor, max_length: float) -> EdgeOrder:
         from corel.persistence.kernels.filtrations import edge_order as edge_order_on_cpu  # importing Numba takes long
 
         *found, levels = edge_order_on_cpu(lengths.detach().numpy(), max_length)
-        edges, place, level = map(torch.from_numpy, found)
-        return EdgeOrder(edges, place, level, levels)
+        edges, place, level, own_level = map(torch.from_numpy, found)
+        return EdgeOrder(edges, place, level, own_level, levels)
     i, j = torch.triu_indices(n, n, 1, dtype=torch.int64, device=lengths.device)
     value = lengths[i, j]
     # triu_indices gives edges sorted by (i, j); a stable sort keeps that order among edges of equal length
@@ -115,7 +122,7 @@ def edge_order(lengths: Tensor, max_length: float) -> EdgeOrder:
     level[i, j] = level[j, i] = rank
     place.fill_diagonal_(-1)
     level.fill_diagonal_(0)
-    return EdgeOrder(torch.stack((i, j), 1), place, level, levels)
+    return EdgeOrder(torch.stack((i, j), 1), place, level, rank, levels)
 
 
 def check_edges(n: int) -> None:
@@ -127,8 +134,8 @@ def check_edges(n: int) -> None:
         )
 
 
-def vietoris_rips_filtration(order: EdgeOrder, max_dim: int) -> list[Simplices]:
-    """All simplices up to a dimension over the given edges.
+def vietoris_rips_filtration(order: EdgeOrder, max_dim: int, min_dim: int = 0) -> list[Simplices]:
+    """All simplices of a range of dimensions over the given edges.
 
     Parameters
     ----------
@@ -136,11 +143,13 @@ def vietoris_rips_filtration(order: EdgeOrder, max_dim: int) -> list[Simplices]:
         The edges.
     max_dim
         Highest dimension of a simplex, ≥ 0.
+    min_dim
+        Lowest dimension that is wanted, 0 or 1.
 
     Returns
     -------
     list of Simplices
-        Index = dimension, up to ``max_dim``, even if a dimension has no simplices.
+        For each dimension from ``min_dim`` to ``max_dim``, even if it has no simplices.
 
     Raises
     ------
@@ -148,11 +157,13 @@ def vietoris_rips_filtration(order: EdgeOrder, max_dim: int) -> list[Simplices]:
         If a dimension has more than ``MAX_SIMPLICES`` simplices, before they are built.
     """
     n = len(order.place)
-    points = torch.arange(n, dtype=torch.int64, device=order.place.device).unsqueeze(1)
-    filtration = [Simplices(points, torch.zeros_like(points[:, 0]), points.expand(n, 2))]
+    filtration = []
+    if min_dim == 0:
+        points = torch.arange(n, dtype=torch.int64, device=order.place.device).unsqueeze(1)
+        filtration.append(Simplices(points, torch.zeros_like(points[:, 0]), points.expand(n, 2)))
     if max_dim > 0:
         edges = order.edges
-        filtration.append(Simplices(edges, order.level[edges[:, 0], edges[:, 1]], edges))
+        filtration.append(Simplices(edges, order.own_level, edges))
     if max_dim > 1:
         # upward[u, v]: whether there is an edge (u, v), u < v
         upward = (order.place < len(order.edges)).triu(1)
@@ -161,7 +172,7 @@ def vietoris_rips_filtration(order: EdgeOrder, max_dim: int) -> list[Simplices]:
         # Sorted lexicographically, as those that they are built from.
         vertices, place = _expand(vertices, place, order.place, upward, dim)
         edges = order.edges[place]
-        level = order.level[edges[:, 0], edges[:, 1]]
+        level = order.own_level[place]
         by_level = level.argsort(stable=True)
         filtration.append(Simplices(vertices[by_level], level[by_level], edges[by_level]))
     return filtration

@@ -36,8 +36,8 @@ class Pairs(NamedTuple):
     essential: Tensor  # (e, dim + 1)
 
 
-def pairs_of_forest(n: int, edges: Tensor) -> Pairs:
-    """Dimension 0 from the edges along which components merge.
+def pairs_of_graph(n: int, edges: Tensor) -> Pairs:
+    """Dimension 0 by Kruskal's algorithm.
 
     Each component is named by its first vertex. Of two that merge, the one with the later name dies.
 
@@ -46,16 +46,17 @@ def pairs_of_forest(n: int, edges: Tensor) -> Pairs:
     n
         Number of vertices.
     edges
-        (k, 2), a forest, in filtration order.
+        (m, 2) in filtration order: all of them, or those of a minimum spanning forest.
     """
     from corel.persistence.kernels.edges import merge  # importing Numba takes long
 
-    birth, essential = (torch.from_numpy(vertices).to(edges.device) for vertices in merge(n, edges.cpu().numpy()))
-    return Pairs(birth.unsqueeze(1), edges, essential.unsqueeze(1))
+    found = merge(n, edges.cpu().numpy())
+    birth, death, essential = (torch.from_numpy(vertices).to(edges.device) for vertices in found)
+    return Pairs(birth.unsqueeze(1), death, essential.unsqueeze(1))
 
 
 def pairs_of_boundary(n: int, edges: Tensor) -> Pairs:
-    """Dimension 0 by reduction of the boundary matrix of the edges; parameters as for :func:`pairs_of_forest`."""
+    """Dimension 0 by reduction of the boundary matrix of the edges; parameters as for :func:`pairs_of_graph`."""
     m = len(edges)
     matrix = SparseColumns(
         torch.arange(m, dtype=torch.int64, device=edges.device), edges.new_full((m,), 2), edges.flatten()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +31,7 @@ from corel.persistence.pairing import (
     pairs_of_boundary,
     pairs_of_coboundary,
     pairs_of_coboundary_by_column,
-    pairs_of_forest,
+    pairs_of_graph,
 )
 from corel.persistence.spanning_tree import check_points, merge_edges
 
@@ -117,64 +116,57 @@ def vr_persistence(
     n = len(source)
 
     lengths = source if distances is not None else None
+    order = None  # not needed for dimension 0 alone
 
     def values(edges: Tensor) -> Tensor:
-        return edge_lengths(source, edges, p) if lengths is None else lengths[edges[:, 0], edges[:, 1]]
+        return edge_lengths(source, edges, p) if lengths is None else lengths[edges.unbind(1)]
 
     tree = algorithm != "reduction"
     if tree and max_dim == 0:
         edges = merge_edges(points, p, distances=distances)
         length = values(edges).detach()
         longest = math.inf if max_length is None else max_length
-        all_pairs = [pairs_of_forest(n, edges[(length <= longest) & (length < math.inf)])]
+        all_pairs = [pairs_of_graph(n, edges[(length <= longest) & (length < math.inf)])]
     else:
         check_edges(n)
         matrix = symmetric_lengths(distances) if distances is not None else pairwise_lengths(source.detach(), p)
         order = edge_order(matrix, enclosing_radius(matrix) if max_length is None else max_length)
-        all_pairs = _pairs(order, max_dim, merge_edges(distances=matrix) if tree else None)
+        all_pairs = _pairs(order, max_dim, tree)
         if distances is None and only_backward(source) and not (source.requires_grad and torch.is_grad_enabled()):
             lengths = matrix  # nothing is differentiated
 
     # The edges whose lengths are the values of all diagrams, looked up at once.
-    needed = []
-    for dim, pairs in enumerate(all_pairs):
-        needed += [pairs.death] if dim == 0 else [_longest_edges(order, simplices) for simplices in pairs]
-    value = values(torch.cat(needed))
+    needed, sizes = [], []
+    all_births = [torch.cat((pairs.birth, pairs.essential)) for pairs in all_pairs]
+    for dim, (pairs, births) in enumerate(zip(all_pairs, all_births, strict=True)):
+        for simplices in (pairs.death,) if dim == 0 else (births, pairs.death):
+            needed.append(_longest_edges(order, simplices))
+            sizes.append(simplices.shape[0])
+    value = iter(values(torch.cat(needed)).split(sizes))
     diagrams = []
-    for dim, pairs in enumerate(all_pairs):
-        sizes = pairs.birth.shape[0], pairs.death.shape[0], pairs.essential.shape[0]
-        if dim == 0:
-            death, value = value[: sizes[1]], value[sizes[1] :]
-            birth, essential = death.new_zeros(sizes[0]), death.new_zeros(sizes[2])
-        else:
-            birth, death, essential, value = value.split((*sizes, value.shape[0] - sum(sizes)))
-        never = essential.new_full(essential.shape, math.inf)
-        diagrams.append(
-            PersistenceDiagram(
-                dim=dim,
-                points=torch.cat((torch.stack((birth, death), 1), torch.stack((essential, never), 1))),
-                birth_simplices=torch.cat((pairs.birth, pairs.essential)),
-                death_simplices=torch.cat((pairs.death, pairs.death.new_full((sizes[2], dim + 2), -1))),
-            )
-        )
+    for dim, (pairs, births) in enumerate(zip(all_pairs, all_births, strict=True)):
+        essential = pairs.essential.shape[0]
+        born = next(value) if dim > 0 else source.new_zeros(births.shape[0])
+        points_of_dim = torch.stack((born, _extend(next(value), essential, math.inf)), 1)
+        deaths = _extend(pairs.death, essential, -1)
+        diagrams.append(PersistenceDiagram(dim, points_of_dim, birth_simplices=births, death_simplices=deaths))
     return diagrams
 
 
-def _pairs(order: EdgeOrder, max_dim: int, tree: Tensor | None) -> list[Pairs]:
-    """The pairs of each dimension; those of dimension 0 from a minimum spanning tree, if there is one."""
+def _extend(x: Tensor, rows: int, value: float) -> Tensor:
+    return torch.cat((x, x.new_full((rows, *x.shape[1:]), value))) if rows > 0 else x
+
+
+def _pairs(order: EdgeOrder, max_dim: int, tree: bool) -> list[Pairs]:
+    """The pairs of each dimension; those of dimension 0 from a minimum spanning tree, or by reduction."""
     n = len(order.place)
     if max_dim > 0:
         Coboundary(order, max_dim)  # raises for a dimension that is too high, before work is spent on lower ones
-    if tree is None:
-        all_pairs = [pairs_of_boundary(n, order.edges)]
-    else:
-        inside = order.place[tree[:, 0], tree[:, 1]] < len(order.edges)
-        all_pairs = [pairs_of_forest(n, tree[inside])]
+    all_pairs = [(pairs_of_graph if tree else pairs_of_boundary)(n, order.edges)]
     if max_dim == 0:
         return all_pairs
-    filtration = vietoris_rips_filtration(order, max_dim)
     edges = all_pairs[0].death
-    if tree is not None and order.place.is_cpu:
+    if tree and order.place.is_cpu:
         from corel.persistence.kernels.cohomology import numbers  # importing Numba takes long
 
         pairs_of = pairs_of_coboundary_by_column
@@ -182,14 +174,17 @@ def _pairs(order: EdgeOrder, max_dim: int, tree: Tensor | None) -> list[Pairs]:
     else:
         pairs_of = pairs_of_coboundary
         deaths = Coboundary(order, 1).number(edges, order.level[edges[:, 0], edges[:, 1]])
-    for dim in range(1, max_dim + 1):
-        pairs, deaths = pairs_of(order, filtration[dim], deaths)
+    for simplices in vietoris_rips_filtration(order, max_dim, 1):
+        pairs, deaths = pairs_of(order, simplices, deaths)
         all_pairs.append(pairs)
     return all_pairs
 
 
-def _longest_edges(order: EdgeOrder, vertices: Tensor) -> Tensor:
+def _longest_edges(order: EdgeOrder | None, vertices: Tensor) -> Tensor:
     """The last of the edges of each simplex of dimension ≥ 1: (k, size) → (k, 2)."""
+    if vertices.shape[1] == 2:
+        return vertices
+    assert order is not None
     if is_plain_cpu(vertices):
         from corel.persistence.kernels.filtrations import longest_edges  # importing Numba takes long
 
@@ -212,8 +207,12 @@ def _check_cloud(points: Tensor) -> Tensor:
     points = check_points(points, shape="(n, d)")
     if points.dim() != 2:
         raise ValueError(f"points: got shape {tuple(points.shape)}; accepted is (n, d)")
-    # NumPy's check takes a fourth of the time of torch's, which counts where there are few points
-    finite = np.isfinite(points.detach().numpy()) if is_plain_cpu(points) else points.isfinite()
-    if not finite.all():
+    if is_plain_cpu(points):
+        from corel.persistence.kernels.lengths import are_finite  # importing Numba takes long
+
+        finite = are_finite(points.detach().contiguous().numpy())
+    else:
+        finite = points.isfinite().all()
+    if not finite:
         raise ValueError("points: got a coordinate that is NaN or infinite; accepted are finite ones")
     return points

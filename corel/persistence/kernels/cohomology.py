@@ -19,6 +19,16 @@ from corel.persistence.kernels.compiled import compiled
 def _earliest_coface(level, levels, corners, own):
     """The vertex that completes a simplex to its earliest coface, and the level of that; −1 where it has none."""
     apex, least = -1, levels
+    if len(corners) == 2:  # the same in less time
+        i, j = corners[0], corners[1]
+        a, b = level[i], level[j]
+        for v in range(len(level)):
+            longest = max(own, a[v], b[v])
+            if longest < least and v != i and v != j:
+                apex, least = v, longest
+                if least == own:
+                    break
+        return apex, least
     for v in range(len(level)):
         longest = own
         for corner in corners:

@@ -144,13 +144,26 @@ def sort_tree(edges, lengths, pairs, chosen):
 
 @compiled()
 def merge(n, edges):
-    """The components that die along the edges of a forest on n vertices, (k, 2) int64, and those that are left.
+    """The components of a graph on n vertices, and the edges along which they merge.
 
-    Each is named by its least vertex; of two that merge, the one with the greater name dies. Returns two arrays of
-    int64.
+    Each component is named by its least vertex; of two that merge, the one with the greater name dies.
+
+    Parameters
+    ----------
+    n
+        Number of vertices.
+    edges
+        (m, 2) int64, in the order of the filtration.
+
+    Returns
+    -------
+    died, merging
+        (k,) and (k, 2) int64: the components that die, and the edges along which they do.
+    left
+        (n − k,) int64: the components that do not.
     """
     parent = np.arange(n)
-    died = np.empty(len(edges), np.int64)
+    died, merging, k = np.empty(n - 1, np.int64), np.empty((n - 1, 2), np.int64), 0
     for e in range(len(edges)):
         a, b = edges[e]
         while parent[a] != a:
@@ -159,6 +172,10 @@ def merge(n, edges):
         while parent[b] != b:
             parent[b] = parent[parent[b]]
             b = parent[b]
-        died[e] = max(a, b)
-        parent[max(a, b)] = min(a, b)
-    return died, np.flatnonzero(parent == np.arange(n))
+        if a != b:
+            died[k], merging[k] = max(a, b), edges[e]
+            parent[max(a, b)] = min(a, b)
+            k += 1
+            if k == n - 1:
+                break
+    return died[:k], merging[:k], np.flatnonzero(parent == np.arange(n))

@@ -27,6 +27,18 @@ def pairwise_lengths(points, p, lengths):
 
 
 @compiled()
+def enclosing_radius(lengths):
+    """:func:`corel.persistence.filtration.enclosing_radius`."""
+    n, radius = len(lengths), np.inf
+    for i in range(n):
+        farthest = 0.0
+        for j in range(n):
+            farthest = max(farthest, lengths[i, j])
+        radius = min(radius, farthest)
+    return radius
+
+
+@compiled()
 def edge_order(lengths, max_length):
     """Sort the finite edges up to a length.
 
@@ -39,7 +51,7 @@ def edge_order(lengths, max_length):
 
     Returns
     -------
-    edges, place, level, levels
+    edges, place, level, own_level, levels
         As the attributes of :class:`corel.persistence.filtration.EdgeOrder`, in arrays of int64.
     """
     n, m = len(lengths), 0
@@ -51,7 +63,8 @@ def edge_order(lengths, max_length):
                 m += 1
     numbers, sorted_lengths = numbers[:m], sorted_lengths[:m]
     sort_edges(numbers, sorted_lengths, np.empty_like(numbers), np.empty_like(sorted_lengths))
-    edges, place, level = np.empty((m, 2), np.int64), np.full((n, n), m), np.empty((n, n), np.int64)
+    edges, own_level = np.empty((m, 2), np.int64), np.empty(m, np.int64)
+    place, level = np.full((n, n), m), np.empty((n, n), np.int64)
     rank, before = 0, lengths.dtype.type(0)
     for e in range(m):
         i, j = numbers[e] >> 32, numbers[e] & 0xFFFFFFFF
@@ -59,14 +72,14 @@ def edge_order(lengths, max_length):
         before = sorted_lengths[e]
         edges[e, 0], edges[e, 1] = i, j
         place[i, j] = place[j, i] = e
-        level[i, j] = level[j, i] = rank
+        level[i, j] = level[j, i] = own_level[e] = rank
     for i in range(n):
         for j in range(n):
             if place[i, j] == m:
                 level[i, j] = rank + 1
         place[i, i] = -1
         level[i, i] = 0
-    return edges, place, level, rank + 1
+    return edges, place, level, own_level, rank + 1
 
 
 @compiled()

@@ -283,3 +283,12 @@ def norms(rows, p, out):
     """‖row‖p of each row: rows (m, d) and out (m,) of one floating dtype."""
     for i in range(len(rows)):
         out[i] = norm(rows[i], p)
+
+
+@compiled()
+def are_finite(points):
+    """Whether all coordinates of points, contiguous, are finite."""
+    flat, infinity, finite = points.reshape(-1), points.dtype.type(np.inf), True
+    for i in range(flat.size):
+        finite &= abs(flat[i]) < infinity
+    return finite

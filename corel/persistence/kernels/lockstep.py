@@ -30,7 +30,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from corel.persistence.kernels.compiled import compiled
-from corel.persistence.kernels.lengths import emit_lengths
+from corel.persistence.kernels.lengths import are_finite, emit_lengths
 from corel.persistence.kernels.small_clouds import integers
 from corel.persistence.kernels.vectors import LINE, array_data, constant, splat, vector_pointer
 
@@ -181,15 +181,6 @@ def _sort(lengths, edges):
 
 
 @njit(nogil=True)
-def _are_finite(points):
-    """Whether all coordinates of points, contiguous, are finite."""
-    flat, infinity, finite = points.reshape(-1), points.dtype.type(np.inf), True
-    for i in range(flat.size):
-        finite &= abs(flat[i]) < infinity
-    return finite
-
-
-@njit(nogil=True)
 def _fill(group, points, first, stop):
     """Put clouds ``first`` to before ``stop`` into a group, the last of them into all lanes that are left."""
     tiles, key, edge, names = group
@@ -223,7 +214,7 @@ def _remove_points(group, slot, last, vertex, name):
 @compiled()
 def spanning_trees(p, points, first, stop, pairs, lengths):
     """:func:`corel.persistence.kernels.small_clouds.spanning_trees` for p ∈ {1, 2, ∞} and n < 2¹⁵, many at a time."""
-    if not _are_finite(points[first:stop]):
+    if not are_finite(points[first:stop]):
         return False
     n, d = points.shape[1:]
     lanes = LINE // points.itemsize
