@@ -32,6 +32,9 @@ _BLOCK, _SMALLEST_BLOCK = 2**17, 256
 _NO_EDGES = np.empty((0, 2), np.int64)
 #: From this many points on it is tried whether searches for neighbours are short, for so many leaves of a k-d tree.
 _LARGE_FOR_SEARCHES, _TRIED = 8000, 8
+#: Below this many points, a k-d tree of all of them takes a good part of the time of the other way: one of fewer points
+#: is tried before.
+_TRY_FEW_BELOW = 20_000
 #: Clouds of up to so many points per lane, and so many coordinates, advance in step with each other: on the processors
 #: tried, larger ones were not faster together than one by one, and a group of them would fill more than 512 KiB.
 _IN_STEP, _COORDINATES_IN_STEP = 32, 2**13
@@ -290,6 +293,10 @@ def _short_searches(clouds: np.ndarray, p: float, threads: int) -> list[Searches
     for cloud in clouds:
         if not np.isfinite(cloud).all():
             return []
+        if len(cloud) < _TRY_FEW_BELOW and cloud.shape[1] > 4:
+            few = np.ascontiguousarray(cloud[:: len(cloud) // 2000])
+            if Searches(few, p, 1).length()[0] > 0.8 * len(few):  # so few tell, and cost little
+                return []
         searches = Searches(cloud, p, threads)
         offered, looked = searches.length()
         # nanoseconds: for a pair of points, and then for all that has to do with one point, of all threads together.

@@ -74,6 +74,7 @@ def _sort_few(edges, lengths, spare_edges, spare_lengths):
 @njit(nogil=True)
 def _sort_by_bytes(edges, lengths, spare_edges, spare_lengths):
     """Sort edges by length alone, by one byte of it after the other, from the last to the first."""
+    lengths += lengths.dtype.type(0)  # there is no −0 after this, which as an integer would come last
     counts, moved = np.zeros((lengths.itemsize, 256), np.int64), False
     for key in _as_integers(lengths):
         for byte in range(len(counts)):

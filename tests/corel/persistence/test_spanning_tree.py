@@ -309,15 +309,22 @@ def test_k_d_tree(draw, dtype):
         assert sorted(leaves) == list(range(len(tiles)))
 
 
+def test_of_few_points_in_many_dimensions_no_tree_of_all_is_grown():
+    x = np.random.default_rng(0).normal(size=(8000, 10)).astype(np.float32)
+    with patch.object(cpu, "Searches", wraps=cpu.Searches) as searches:
+        merge_edges(torch.from_numpy(x))
+    assert [len(call.args[0]) for call in searches.call_args_list] == [2000]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("n", [0, 1, 2, 40, 5000])
+@pytest.mark.parametrize("n", [0, 1, 2, 40, 128, 129, 5000])
 def test_edges_of_a_tree_are_sorted_by_length_and_ends(n, dtype):
     rng = np.random.default_rng(0)
     edges = rng.permutation(n) << 32 | rng.integers(0, 2**31, n)
     tiny = np.finfo(dtype).smallest_subnormal
     for lengths in (
         rng.exponential(size=n),
-        rng.choice([0.0, tiny, 1.0, np.inf], n),
+        rng.choice([0.0, -0.0, tiny, 1.0, np.inf], n),
         np.full(n, 2.0),
         10.0 ** rng.uniform(-30, 30, n),
     ):
