@@ -35,7 +35,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"plot_\w+\.py",
-    "ignore_pattern": r"(nearest_mean|patch_corel)\.py",
+    "ignore_pattern": r"(nearest_mean|patch_corel|whitened_mean)\.py",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "reference_url": {"corel": None},

@@ -14,11 +14,11 @@ from corel._device import resolve_device
 from methods import detectors, own
 from methods.base import NonFiniteLossError, OneClassMethod
 
-__all__ = ["NonFiniteLossError", "OneClassMethod", "available", "create", "resolve", "source_digest"]
+__all__ = ["NonFiniteLossError", "OneClassMethod", "available", "built_in", "create", "resolve", "source_digest"]
 
 
 @functools.cache
-def _built_in() -> dict[str, type[OneClassMethod]]:
+def built_in() -> dict[str, type[OneClassMethod]]:
     """Every method defined in a module of this package, by name."""
     found: dict[str, type[OneClassMethod]] = {}
     for module_info in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
@@ -41,7 +41,7 @@ def available() -> list[str]:
     A package adds methods by entry points of the group ``corel.methods``. One that cannot be loaded is left out,
     with a warning. :func:`resolve` accepts further names.
     """
-    return sorted({*_built_in(), *own.from_packages().classes})
+    return sorted({*built_in(), *own.from_packages().classes})
 
 
 def resolve(name: str) -> type[OneClassMethod]:
@@ -72,8 +72,8 @@ def resolve(name: str) -> type[OneClassMethod]:
     if location is not None:
         return own.load(name, *location)
     packaged = own.from_packages()
-    if name in _built_in():
-        return _built_in()[name]
+    if name in built_in():
+        return built_in()[name]
     if name in packaged.classes:
         return packaged.classes[name]
     if name in packaged.broken:
@@ -124,7 +124,7 @@ def source_digest(name: str) -> str:
     location = own.parse(name)
     if location is not None:
         return own.digest(method)
-    return "" if name in _built_in() else own.from_packages().distributions[name]
+    return "" if name in built_in() else own.from_packages().distributions[name]
 
 
 def create(name: str, profile: str = "paper", seed: int = 0, device: str = "auto", **settings: Any) -> OneClassMethod:

@@ -76,6 +76,12 @@ class MethodSpec:
     origin: str = ""
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def auxiliary_source(self) -> str:
+        """``source``, or nothing if what is learned from auxiliary images is learned by a built-in method."""
+        lent = self.auxiliary_settings.get("method") in methods.built_in() and "class" not in self.auxiliary_settings
+        return "" if lent else self.source
+
     def create(self, *, seed: int, device: str) -> methods.OneClassMethod:
         """Make the method, not yet fitted."""
         return methods.create(self.name, self.profile, seed, device, **self.settings)
@@ -100,7 +106,9 @@ def method_spec(name: str, profile: str, changes: Mapping[str, Any] | None = Non
     profiles = {known: dataclasses.asdict(method.settings_of(known)) for known in _profiles(method, profile)}
     equal = [known for known, values in profiles.items() if values == settings]
     auxiliary_settings = method.auxiliary_settings() if method.needs_auxiliary else {}
-    if auxiliary_settings and identity:  # classes of one file may share a name
+    learner = getattr(method, "encoder", None) or method
+    lent = auxiliary_settings.get("method") in methods.built_in() and auxiliary_settings["method"] != learner.name
+    if auxiliary_settings and identity and not lent:  # classes of one file may share a name
         auxiliary_settings["class"] = identity.partition("@")[2] or identity
     own_values = flattened(profiles[profile])
     return MethodSpec(
@@ -204,7 +212,10 @@ class Cell:
     def auxiliary_key(self) -> str:
         """Key of what the method learns from the auxiliary images: made of everything that shapes it."""
         return auxiliary_key(
-            self.method.auxiliary_settings, self.method.source, self.auxiliary_fingerprint, self.auxiliary_seed
+            self.method.auxiliary_settings,
+            self.method.auxiliary_source,
+            self.auxiliary_fingerprint,
+            self.auxiliary_seed,
         )
 
     @property

@@ -414,7 +414,7 @@ class Store:
         row = {
             "key": cell.auxiliary_key,
             "method": printable(str(cell.method.auxiliary_settings.get("method", cell.method.name))),
-            "source_digest": cell.method.source,
+            "source_digest": cell.method.auxiliary_source,
             "settings": described["auxiliary_settings"],
             "auxiliary": described["auxiliary"],
             "auxiliary_title": described["auxiliary_title"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -250,3 +251,22 @@ def test_parameters_are_those_of_the_encoder():
     assert methods.create("corel").parameters() == 113_888  # the block-diagonal encoder of the paper's settings
     assert methods.create("sklearn:IsolationForest@corel").parameters() == 113_888
     assert methods.create("sklearn:IsolationForest").parameters() is None
+
+
+def test_the_example_that_whitens_codes():
+    """examples/whitened_mean.py: its encoder is that of corel, and scores are cosines after whitening."""
+    path = Path(__file__).parents[2] / "examples" / "whitened_mean.py"
+    values = dataclasses.asdict(SMALL)
+    method = methods.create(str(path), device="cpu", **values, ridge=0.5).fit_auxiliary(IMAGES)
+    corel = Corel(SMALL, device="cpu").fit_auxiliary(IMAGES)
+    codes = corel.prepare(IMAGES).astype(np.float64)
+    covariance = np.cov(codes.T)
+    ridge = 0.5 * np.linalg.eigvalsh(covariance)[-1] * np.eye(12)
+    inverse = np.linalg.inv(covariance + ridge)
+    features = method.prepare(IMAGES)
+    np.testing.assert_array_equal(method.prepare(IMAGES[5:7]), features[5:7])
+    a, b = codes[3] - codes.mean(0), codes[4] - codes.mean(0)
+    cosine = a @ inverse @ b / np.sqrt((a @ inverse @ a) * (b @ inverse @ b))
+    np.testing.assert_allclose(features[3].astype(np.float64) @ features[4], cosine, atol=1e-5)
+    scores = method.fit(features[:5]).score_samples(features)
+    np.testing.assert_allclose(scores, features @ features[:5].mean(0), atol=1e-5)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from bench.engine import cells
-from bench.engine.cells import Cell, MethodSpec
+from bench.engine.cells import Cell, MethodSpec, method_spec
 
 SPEC = MethodSpec("corel", "quick", {"eta": 2.0}, 1, "", True, {"method": "corel", "eta": 2.0})
 CELL = Cell("folder:here", "f" * 64, SPEC, "folder:here", "f" * 64, 120, 0, 3, "three", 0)
@@ -50,6 +50,30 @@ def test_auxiliary_training_is_shared_over_datasets_classes_and_runs():
     assert other.auxiliary_key == CELL.auxiliary_key
     assert other.features_key != CELL.features_key
     assert dataclasses.replace(CELL, base_seed=1).auxiliary_key != CELL.auxiliary_key
+
+
+LIKE_COREL = """
+from methods.corel import Corel
+
+class Other(Corel):
+    name = {name!r}
+
+    def auxiliary_settings(self):
+        return Corel(self.settings).auxiliary_settings()
+"""
+
+
+@pytest.mark.parametrize(("name", "shared"), [("other", True), ("corel", False)])
+def test_auxiliary_training_of_a_built_in_method_is_shared_with_methods_that_say_so(tmp_path, name, shared):
+    path = tmp_path / "other.py"
+    path.write_text(LIKE_COREL.format(name=name))
+    corel, other = method_spec("corel", "quick"), method_spec(str(path), "quick")
+    cells = [dataclasses.replace(CELL, method=method) for method in (corel, other)]
+    assert (cells[0].auxiliary_key == cells[1].auxiliary_key) == shared
+    assert cells[0].features_key != cells[1].features_key
+    assert cells[0].key != cells[1].key
+    again = [Cell.from_row(cell.row()).auxiliary_key for cell in cells]
+    assert again == [cell.auxiliary_key for cell in cells]
 
 
 def test_prepared_splits_are_of_one_seed():
