@@ -60,14 +60,15 @@ def spanning_trees(points: torch.Tensor, p: float) -> tuple[np.ndarray, np.ndarr
     ValueError
         If a coordinate is NaN or infinite.
     """
-    shape = points.shape
-    if len(shape) == 2 and shape[0] <= _LARGE:
-        edges = np.empty((shape[0] - 1, 2), np.int64)
-        return edges, _small_tree(points, *shape, p, edges)
-    clouds = _array(points)
-    if len(shape) == 2:
-        edges, lengths = _trees(clouds[None], p)
+    if points.dim() == 2:
+        n, d = points.shape
+        if n <= _LARGE:
+            edges = np.empty((n - 1, 2), np.int64)
+            return edges, _small_tree(points, n, d, p, edges)
+        edges, lengths = _trees(_array(points)[None], p)
         return edges[0], lengths[0]
+    clouds = _array(points)
+    shape = clouds.shape
     edges, lengths = _trees(clouds if len(shape) == 3 else clouds.reshape(-1, *shape[-2:]), p)
     if len(shape) != 3:
         trees = *shape[:-2], shape[-2] - 1
@@ -77,9 +78,10 @@ def spanning_trees(points: torch.Tensor, p: float) -> tuple[np.ndarray, np.ndarr
 
 def death_times(points: torch.Tensor, p: float) -> np.ndarray:
     """The lengths that :func:`spanning_trees` returns, without the edges where time can be saved by that."""
-    shape = points.shape
-    if len(shape) == 2 and shape[0] <= _LARGE:
-        return _small_tree(points, *shape, p, _NO_EDGES)
+    if points.dim() == 2:
+        n, d = points.shape
+        if n <= _LARGE:
+            return _small_tree(points, n, d, p, _NO_EDGES)
     return spanning_trees(points, p)[1]
 
 
