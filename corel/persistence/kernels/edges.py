@@ -96,6 +96,15 @@ def _sort_by_bytes(edges, lengths, spare_edges, spare_lengths):
         spare_edges[:], spare_lengths[:] = edges, lengths
 
 
+@njit(nogil=True)
+def root(parent, vertex):
+    """The vertex that a component is named by; paths to it are halved on the way."""
+    while parent[vertex] != vertex:
+        parent[vertex] = parent[parent[vertex]]
+        vertex = parent[vertex]
+    return vertex
+
+
 @compiled()
 def kruskal(edges, lengths, pairs, chosen):
     """The minimum spanning tree of a connected graph on n vertices.
@@ -114,13 +123,7 @@ def kruskal(edges, lengths, pairs, chosen):
     found = 0
     for e in range(edges.size):
         i, j = edges[e] >> 32, edges[e] & 0xFFFFFFFF
-        a, b = i, j
-        while parent[a] != a:
-            parent[a] = parent[parent[a]]
-            a = parent[a]
-        while parent[b] != b:
-            parent[b] = parent[parent[b]]
-            b = parent[b]
+        a, b = root(parent, i), root(parent, j)
         if a != b:
             parent[max(a, b)] = min(a, b)
             pairs[found, 0], pairs[found, 1], chosen[found] = i, j, lengths[e]
@@ -166,13 +169,7 @@ def merge(n, edges):
     parent = np.arange(n)
     died, merging, k = np.empty(n - 1, np.int64), np.empty((n - 1, 2), np.int64), 0
     for e in range(len(edges)):
-        a, b = edges[e]
-        while parent[a] != a:
-            parent[a] = parent[parent[a]]
-            a = parent[a]
-        while parent[b] != b:
-            parent[b] = parent[parent[b]]
-            b = parent[b]
+        a, b = root(parent, edges[e, 0]), root(parent, edges[e, 1])
         if a != b:
             died[k], merging[k] = max(a, b), edges[e]
             parent[max(a, b)] = min(a, b)

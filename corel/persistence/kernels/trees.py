@@ -26,7 +26,7 @@ import numpy as np
 from numba import njit
 
 from corel.persistence.kernels.compiled import compiled
-from corel.persistence.kernels.edges import AFTER_ALL_EDGES
+from corel.persistence.kernels.edges import AFTER_ALL_EDGES, root
 from corel.persistence.kernels.kd_trees import DEPTH
 from corel.persistence.kernels.leaves import NEAR, nearest, offer_one, reach, within
 from corel.persistence.kernels.lengths import EUCLIDEAN_RANGE_32, EUCLIDEAN_RANGE_64, norm, screen
@@ -427,13 +427,7 @@ def merge(names, forest, points, components, edges, lengths, found):
     for c in range(components):
         i = least[c]
         j, long = near[i, following[i]], length[i, following[i]]
-        a, b = c, np.int64(component[j])
-        while parent[a] != a:
-            parent[a] = parent[parent[a]]
-            a = parent[a]
-        while parent[b] != b:
-            parent[b] = parent[parent[b]]
-            b = parent[b]
+        a, b = root(parent, c), root(parent, np.int64(component[j]))
         if a != b:  # the other component may have added the same edge
             parent[max(a, b)] = min(a, b)
             edges[found], lengths[found] = _edge(names, i, j), long
