@@ -17,12 +17,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.fixture(scope="module", autouse=True)
 def _environment():
-    """Restore the environment's variables: Dask sets some for the processes that it starts.
+    """Restore the environment's variables, some of which Dask sets for the processes that it starts, and threads.
 
     For a module, because clusters that its tests share are made before a fixture of a single test is.
     """
-    before = dict(os.environ)
+    before, threads = dict(os.environ), torch.get_num_threads()
     yield
+    torch.set_num_threads(threads)
     if dict(os.environ) != before:
         os.environ.clear()
         os.environ.update(before)

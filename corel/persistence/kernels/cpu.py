@@ -209,6 +209,8 @@ def _array(x: torch.Tensor) -> np.ndarray:
     # the conditions avoid calls of half a microsecond each, which count where the cloud is small
     if not x.is_contiguous():
         x = x.contiguous()
+    if x.is_neg():
+        x = x.resolve_neg()
     return x.detach().numpy() if x.requires_grad else x.numpy()
 
 

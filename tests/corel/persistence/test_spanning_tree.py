@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import squareform
 from torch.autograd import forward_ad
 
-from corel import death_times, merge_edges
+from corel import death_times, merge_edges, vr_persistence
 from corel.persistence.kernels import cpu, large_clouds, lockstep, small_clouds
 from corel.persistence.kernels.edges import sort_tree
 from corel.persistence.kernels.vectors import LANES
@@ -211,22 +211,27 @@ def test_tree_of_a_cloud_does_not_depend_on_its_batch(p, dtype):
 
 
 @pytest.mark.parametrize(
-    ("shape", "count"),
+    ("shape", "threads", "count"),
     [
-        ((16, 512, 10), 16),
-        ((16, 513, 2), 0),
-        ((16, 64, 128), 16),
-        ((16, 65, 128), 0),
-        ((25, 20, 3), 25),
-        ((24, 20, 3), 16),
-        ((8, 20, 3), 0),
-        ((17, 1, 1), 16),
-        ((33, 2, 5), 32),
+        ((16, 512, 10), 1, 16),
+        ((16, 512, 10), 2, 0),
+        ((32, 512, 10), 2, 32),
+        ((16, 513, 2), 1, 0),
+        ((16, 64, 128), 1, 16),
+        ((16, 65, 128), 1, 0),
+        ((25, 20, 3), 2, 25),
+        ((24, 20, 3), 2, 16),
+        ((8, 20, 3), 1, 0),
+        ((17, 1, 1), 1, 16),
+        ((33, 2, 5), 1, 32),
     ],
 )
-def test_which_clouds_of_a_batch_advance_in_step(shape, count):
+def test_which_clouds_of_a_batch_advance_in_step(shape, threads, count):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    with patch.object(lockstep, "spanning_trees", wraps=lockstep.spanning_trees) as kernel:
+    with (
+        patch.object(torch, "get_num_threads", return_value=threads),
+        patch.object(lockstep, "spanning_trees", wraps=lockstep.spanning_trees) as kernel,
+    ):
         edges = merge_edges(x)
     assert sum(call.args[3] - call.args[2] for call in kernel.call_args_list) == count
     assert torch.equal(edges, torch.stack([merge_edges(cloud) for cloud in x]))
@@ -565,3 +570,17 @@ def test_bad_points(function, points, error):
 def test_bad_p(p, error):
     with pytest.raises(error, match="p: got"):
         merge_edges(torch.zeros(3, 2), p)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (2, 6, 4)])
+def test_views_of_the_opposite_sign(shape):
+    """Tensors with torch's negative bit, as imaginary parts of conjugates have: no memory that NumPy could read."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    view = torch._neg_view(x)
+    assert view.is_neg()
+    assert torch.equal(death_times(view), death_times(-x))
+    assert torch.equal(merge_edges(view), merge_edges(-x))
+    lengths = pairwise_lengths(x)
+    assert torch.equal(merge_edges(distances=torch._neg_view(-lengths)), merge_edges(distances=lengths))
+    for one, other in zip(vr_persistence(view.flatten(0, -2)), vr_persistence(-x.flatten(0, -2)), strict=True):
+        assert torch.equal(one.points, other.points)
