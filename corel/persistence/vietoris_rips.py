@@ -200,7 +200,8 @@ _length = _checks.optional(_checks.real("numbers of at least 0, and None", lambd
 def _check_max_length(max_length: float | Tensor | None) -> float | None:
     if isinstance(max_length, Tensor) and max_length.dim() == 0 and not max_length.is_meta:
         max_length = max_length.item()  # such as a death time of another cloud
-    return _length("max_length", max_length)
+    max_length = _length("max_length", max_length)
+    return None if max_length is None else float(max_length)
 
 
 def _check_cloud(points: Tensor) -> Tensor:

@@ -200,7 +200,10 @@ def _small_tree(points: torch.Tensor, n: int, d: int, p: float, edges: np.ndarra
     if not points.is_contiguous():
         points = points.contiguous()
     lengths = np.empty(n - 1, np.float32 if points.dtype is torch.float32 else np.float64)
-    if not small_clouds.spanning_tree(p, points.data_ptr(), d, edges, lengths):
+    address = points.data_ptr()
+    if address == 0:
+        raise ValueError("points: got a tensor whose memory was freed; accepted are tensors that hold numbers")
+    if not small_clouds.spanning_tree(p, address, d, edges, lengths):
         raise ValueError("points: got NaN or infinity; all coordinates must be finite")
     return lengths
 

@@ -54,11 +54,11 @@ def edge_order(lengths, max_length):
     edges, place, level, own_level, levels
         As the attributes of :class:`corel.persistence.filtration.EdgeOrder`, in arrays of int64.
     """
-    n, m = len(lengths), 0
+    n, m, longest = len(lengths), 0, lengths.dtype.type(max_length)  # rounded as torch does it
     numbers, sorted_lengths = np.empty(n * (n - 1) // 2, np.int64), np.empty(n * (n - 1) // 2, lengths.dtype)
     for i in range(n):
         for j in range(i + 1, n):
-            if lengths[i, j] <= max_length and lengths[i, j] < np.inf:
+            if lengths[i, j] <= longest and lengths[i, j] < np.inf:
                 numbers[m], sorted_lengths[m] = i << 32 | j, lengths[i, j]
                 m += 1
     numbers, sorted_lengths = numbers[:m], sorted_lengths[:m]

@@ -491,3 +491,20 @@ def test_numbers_of_numpy_and_lengths_of_torch():
 
 def test_names():
     assert {"vr_persistence", "PersistenceDiagram"} <= set(corel.__all__)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_dim": 1}, {"algorithm": "reduction"}])
+def test_a_longest_length_is_rounded_as_lengths_are(options):
+    for points, length in ((torch.tensor([[0.0], [0.1]]), 0.1), (torch.tensor([[0.0], [0.5]]), 2**70)):
+        assert vr_persistence(points, max_length=length, **options)[0].points[0].tolist() == [0.0, points[1].item()]
+        diagram = vr_persistence(distances=pairwise_lengths(points), max_length=2.0**70, **options)[0]
+        assert diagram.points[0].tolist() == [0.0, points[1].item()]
+
+
+def test_freed_memory_is_not_read():
+    points = torch.randn(5, 3)
+    points.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match="points: got a tensor whose memory was freed"):
+        death_times(points)
+    with pytest.raises(ValueError, match="points: got a tensor whose memory was freed"):
+        merge_edges(points)
