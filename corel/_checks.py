@@ -170,6 +170,24 @@ def check_floating(name: str, tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in COMPUTED else tensor.float()
 
 
+def numbers(name: str, tensor: Tensor) -> np.ndarray:
+    """A tensor on the CPU as a contiguous array, of the same memory where that is possible.
+
+    Raises
+    ------
+    ValueError
+        If the tensor's memory was freed.
+    """
+    # the conditions avoid calls of half a microsecond each, which count where there are few numbers
+    if not tensor.is_contiguous():
+        tensor = tensor.contiguous()
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    if tensor.data_ptr() == 0 and tensor.numel() > 0:
+        raise ValueError(f"{name}: got a tensor whose memory was freed; accepted are tensors that hold numbers")
+    return tensor.detach().numpy() if tensor.requires_grad else tensor.numpy()
+
+
 def native(array: np.ndarray) -> np.ndarray:
     """``array`` itself, or converted where torch has no such dtype: other byte orders, and longdouble, to float64."""
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:

@@ -213,7 +213,7 @@ def _numbers(Z: Any) -> np.ndarray | Tensor:
     if isinstance(Z, Tensor):
         Z = _checks.check_dense("Z", Z.detach())
         Z = _checks.check_floating("Z", Z.double() if Z.dtype in _INTEGERS else Z)
-        return Z.resolve_neg().numpy() if Z.device.type == "cpu" else Z
+        return _checks.numbers("Z", Z) if Z.device.type == "cpu" else Z
     if issparse(Z):
         raise TypeError(f"Z: got {type(Z).__name__}, which is sparse; accepted are dense arrays (toarray() makes one)")
     try:

@@ -311,7 +311,7 @@ def pairwise_lengths(points: Tensor, p: float = 1.0) -> Tensor:
         from corel.persistence.kernels.filtrations import pairwise_lengths as pairwise_lengths_on_cpu
 
         lengths = points.new_empty((n, n))
-        pairwise_lengths_on_cpu(points.detach().contiguous().resolve_neg().numpy(), p, lengths.numpy())
+        pairwise_lengths_on_cpu(_checks.numbers("points", points), p, lengths.numpy())
         return lengths
     lengths = points.new_empty((*points.shape[:-1], n))
     rows = max(1, 2**21 // max(1, points.numel()))  # a few megabytes of differences at a time

@@ -99,7 +99,10 @@ def death_times(points: Tensor | None = None, p: float = 1.0, *, distances: Tens
 
 
 class _DeathTimes(torch.autograd.Function):
-    """Death times on the CPU with their gradient in one kernel; second derivatives are left to torch operations."""
+    """Death times on the CPU with their gradient in one kernel.
+
+    Second derivatives and batches of gradients are left to torch.
+    """
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, p: float) -> Tensor:
@@ -111,9 +114,11 @@ class _DeathTimes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         points, edges, lengths = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            lengths = edge_lengths(points, edges, ctx.p)
-            return torch.autograd.grad(lengths, points, gradient, create_graph=True)[0], None
+        again = torch.is_grad_enabled()  # the gradient itself may be differentiated
+        if again or not is_plain_cpu(gradient) or torch._C._functorch.is_legacy_batchedtensor(gradient):
+            with torch.enable_grad():
+                lengths = edge_lengths(points, edges, ctx.p)
+            return torch.autograd.grad(lengths, points, gradient, create_graph=again)[0], None
         return cpu_kernels().lengths_backward(points, edges, lengths, gradient, ctx.p), None
 
 

@@ -211,7 +211,7 @@ def _check_cloud(points: Tensor) -> Tensor:
     if is_plain_cpu(points):
         from corel.persistence.kernels.lengths import are_finite  # importing Numba takes long
 
-        finite = are_finite(points.detach().contiguous().resolve_neg().numpy())
+        finite = are_finite(_checks.numbers("points", points))
     else:
         finite = points.isfinite().all()
     if not finite:

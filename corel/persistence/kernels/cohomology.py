@@ -19,7 +19,7 @@ from corel.persistence.kernels.compiled import compiled
 def _earliest_coface(level, levels, corners, own):
     """The vertex that completes a simplex to its earliest coface, and the level of that; −1 where it has none."""
     apex, least = -1, levels
-    if len(corners) == 2:  # the same in less time
+    if len(corners) == 2:  # dimension 1, where most of the work is: without the inner loop
         i, j = corners[0], corners[1]
         a, b = level[i], level[j]
         for v in range(len(level)):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from corel._checks import numbers
 from corel._threads import all_true
 from corel.persistence.kernels import distances, gradients, kd_trees, leaves, lockstep, small_clouds, trees
 from corel.persistence.kernels.edges import kruskal, sort_tree
@@ -22,7 +23,7 @@ from corel.persistence.kernels.vectors import LANES, LINE
 
 #: Work, in pairs of points times coordinates and in entries of matrices, below which threads cost more than they save.
 _WORTH_THREADS, _ENTRIES_WORTH_THREADS = 2_000_000, 500_000
-#: What a coordinate costs where lengths are powers, in place of p ∈ {1, 2, ∞}.
+#: How many times as long a coordinate takes where lengths are powers as for p ∈ {1, 2, ∞}.
 _POWERS = 16
 #: Clouds of more points than this are divided into blocks; from this many points on, blocks go to several threads.
 _LARGE, _LARGE_FOR_THREADS = 1500, 4000
@@ -65,9 +66,9 @@ def spanning_trees(points: torch.Tensor, p: float) -> tuple[np.ndarray, np.ndarr
         if n <= _LARGE:
             edges = np.empty((n - 1, 2), np.int64)
             return edges, _small_tree(points, n, d, p, edges)
-        edges, lengths = _trees(_array(points)[None], p)
+        edges, lengths = _trees(numbers("points", points)[None], p)
         return edges[0], lengths[0]
-    clouds = _array(points)
+    clouds = numbers("points", points)
     shape = clouds.shape
     edges, lengths = _trees(clouds if len(shape) == 3 else clouds.reshape(-1, *shape[-2:]), p)
     if len(shape) != 3:
@@ -101,7 +102,7 @@ def trees_of_distances(matrices: torch.Tensor) -> np.ndarray | None:
     """
     *lead, n, _ = matrices.shape
     batch = math.prod(lead)
-    array = _array(matrices).reshape(batch, n, n)
+    array = numbers("distances", matrices).reshape(batch, n, n)
     edges, lengths = np.empty((batch, n - 1, 2), np.int64), np.empty((batch, n - 1), array.dtype)
     threads = torch.get_num_threads() if array.size > _ENTRIES_WORTH_THREADS else 1
     share = max(1, -(-batch // (4 * threads)))
@@ -135,10 +136,10 @@ def lengths_backward(
     *lead, n, d = points.shape
     clouds, trees = (math.prod(lead), n, d), (math.prod(lead), n - 1)
     gradients.lengths_backward(
-        _array(points).reshape(clouds),
+        numbers("points", points).reshape(clouds),
         edges.numpy().reshape(*trees, 2),
         lengths.numpy().reshape(trees),
-        _array(weights).reshape(trees),
+        numbers("weights", weights).reshape(trees),
         p,
         gradient.reshape(clouds),
     )
@@ -172,7 +173,7 @@ def connectivity(
     ValueError
         If a coordinate is NaN or infinite.
     """
-    codes = _array(z)
+    codes = numbers("z", z)
     b, n = codes.shape
     clouds = np.ascontiguousarray(codes.reshape(b, branches, n // branches).swapaxes(0, 1))
     edges, lengths = _trees(clouds, p, "z")
@@ -206,15 +207,6 @@ def _small_tree(points: torch.Tensor, n: int, d: int, p: float, edges: np.ndarra
     if not small_clouds.spanning_tree(p, address, d, edges, lengths):
         raise ValueError("points: got NaN or infinity; all coordinates must be finite")
     return lengths
-
-
-def _array(x: torch.Tensor) -> np.ndarray:
-    # the conditions avoid calls of half a microsecond each, which count where the cloud is small
-    if not x.is_contiguous():
-        x = x.contiguous()
-    if x.is_neg():
-        x = x.resolve_neg()
-    return x.detach().numpy() if x.requires_grad else x.numpy()
 
 
 def _trees(clouds: np.ndarray, p: float, name: str = "points") -> tuple[np.ndarray, np.ndarray]:

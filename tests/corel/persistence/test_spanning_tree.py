@@ -584,3 +584,16 @@ def test_views_of_the_opposite_sign(shape):
     assert torch.equal(merge_edges(distances=torch._neg_view(-lengths)), merge_edges(distances=lengths))
     for one, other in zip(vr_persistence(view.flatten(0, -2)), vr_persistence(-x.flatten(0, -2)), strict=True):
         assert torch.equal(one.points, other.points)
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_batches_of_gradients(p):
+    x = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    deaths, each = death_times(x, p), torch.eye(5, dtype=torch.float64)
+    expected = torch.stack([torch.autograd.grad(deaths, x, row, retain_graph=True)[0] for row in each])
+    (batched,) = torch.autograd.grad(deaths, x, each, is_grads_batched=True, retain_graph=True)
+    torch.testing.assert_close(batched, expected)
+    mapped = torch.func.vmap(lambda row: torch.autograd.grad(deaths, x, row, retain_graph=True)[0])(each)
+    torch.testing.assert_close(mapped, expected)
+    jacobian = torch.autograd.functional.jacobian(lambda y: death_times(y, p), x.detach(), vectorize=True)
+    torch.testing.assert_close(jacobian, expected)

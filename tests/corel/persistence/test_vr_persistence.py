@@ -501,10 +501,10 @@ def test_a_longest_length_is_rounded_as_lengths_are(options):
         assert diagram.points[0].tolist() == [0.0, points[1].item()]
 
 
-def test_freed_memory_is_not_read():
-    points = torch.randn(5, 3)
+@pytest.mark.parametrize("shape", [(5, 3), (2, 5, 3), (2000, 3)])
+@pytest.mark.parametrize("call", [death_times, merge_edges, vr_persistence])
+def test_freed_memory_is_not_read(call, shape):
+    points = torch.randn(shape[-2:] if call is vr_persistence else shape)
     points.untyped_storage().resize_(0)
     with pytest.raises(ValueError, match="points: got a tensor whose memory was freed"):
-        death_times(points)
-    with pytest.raises(ValueError, match="points: got a tensor whose memory was freed"):
-        merge_edges(points)
+        call(points)
