@@ -2,7 +2,8 @@
 
 import sys
 
-# So while ``python -m bench.COMMAND`` is being found: its libraries, which take seconds, come after this.
+# While Python still locates the module of ``python -m bench.COMMAND``, sys.argv[0] is "-m". From here on Ctrl-C is
+# answered in one line: the slow imports come after this.
 if sys.argv[:1] == ["-m"]:
     from bench.engine.command_line import leave_quietly_while_loading
 

@@ -39,10 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if (to / published.FILES["cells"]).is_file():
         parts.insert(0, (options.to, published.read_rows(to, "--to")))
     rows = published.merge(parts)
-    try:
-        writable_directory(options.to, publication.names(rows, to.as_posix()))
-    except ValueError as error:
-        raise ValueError(str(error).replace("--out", "--to", 1)) from None
+    writable_directory(options.to, publication.names(rows, to.as_posix()), argument="--to")
 
     table = publication.write(to, rows, to.as_posix())
     print(tables.to_text(tables.for_people(table)))

@@ -11,8 +11,8 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 
+from bench.engine.arguments import add_version
 from bench.engine.command_line import Parser, loading, positive_int, run, writable_directory
 from bench.timing.inputs import KINDS, from_file
 
@@ -70,7 +70,7 @@ def _parser() -> Parser:
         help="leave out a contender where one call is expected to take longer (default: 10)")  # fmt: skip
     add("--device", default="auto", help="where corel runs: auto, cpu or cuda (default: auto)")
     add("--out", default="runs", metavar="DIR", help=f"folder for {', '.join(FILES)} (default: runs)")
-    add("--version", action="version", version=f"corel {metadata.version('corel')}")
+    add_version(parser)
     return parser
 
 

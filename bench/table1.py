@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.dry_run:
         writable_directory(options.out, ["table1.csv", "table1.md", "cells.csv"])
         writable_directory(out / "cache")
+        writable_directory(out / "page", ["index.html", "report.md", "constraints.txt"])
         writable_directory(out / "page" / "figures")
     device = resolve_device(options.device)
     published = _published(options)
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with Store.copy(out / STORE_FILE) if options.dry_run else Store(out / STORE_FILE, command) as store:
         keys = [cell.key for cell in cells]
+        there = len(store.finished(keys))
         store.take(published, cells)
         if options.dry_run:
             print(overview.forecast(cells, store.rows(), workers, options.retry_failed))
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = store.of(cells)
         trained = store.auxiliaries(cell.auxiliary_key for cell in cells if cell.method.needs_auxiliary)
 
-    # before a line of it is printed: whoever reads along may go
+    # Everything is written before anything is printed: a reader of the output who goes away ends the process.
     table = tables.write(out, rows, trained, [command])
     tables.write_cells(out / "cells.csv", rows)
     images = gallery.write(out / gallery.FILE, rows, out / "cache", datasets.__getitem__, options.device)
@@ -90,10 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = int((rows["aucs"].isna() & rows["error"].isna()).sum())
     if missing:
         print(f"stopped by --limit-hours: {missing} of {len(cells)} cells are left for another run")
+    sources = [str(out / STORE_FILE)] * (there > 0 or not kept) + ["--from"] * (len(kept) > there)
     print(
-        f"{ran} cells run ({failures} failed), {len(kept)} taken from {out / STORE_FILE}, "
-        f"{time.monotonic() - started:.0f} s; written to {out}: table1.csv, table1.md, cells.csv, "
-        "page/index.html"
+        f"{ran} cell{'s' * (ran != 1)} run ({failures} failed), {len(kept)} taken from {' and '.join(sources)}, "
+        f"{time.monotonic() - started:.0f} s; written to {out}: table1.csv, table1.md, cells.csv, page/index.html"
     )
     return 1 if len(failed) else 0
 

@@ -50,8 +50,8 @@ def _parser() -> Parser:
     which.add_argument("--all", action="store_true", help="compute every row again")
     add("--seed", type=non_negative_int, default=0, help="seed of the sample (default: 0)")
     add("--tolerance", type=share, default=0.02, metavar="X",
-        help="how far an AUC may be off where versions, processor, threads or commit are other ones: rounding alone "
-        "moves few pairs, but a training enlarges it; by the same ones not at all (default: 0.02)")  # fmt: skip
+        help="largest accepted difference of an AUC computed with other versions, processor, threads or commit (a "
+        "training enlarges rounding); with the same ones on a CPU none is accepted (default: 0.02)")  # fmt: skip
     add("--data-root", default="data", metavar="DIR", help="folder of the datasets (default: data)")
     add(
         "--device", default="auto", help="auto (what a row was computed on, if it is here), cpu or cuda (default: auto)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
@@ -10,7 +9,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from bench.engine.command_line import Parser, loading, positive_int, run
+from bench.engine.arguments import add_version
+from bench.engine.command_line import Parser, loading, non_negative_int, positive_int, run
 
 PROGRAM = "bench.verify_pairings"
 INTERPRETER = "triton-interpreter"
@@ -26,12 +26,6 @@ def _peer(name: str) -> Any:
         raise ImportError(f"{PROGRAM} needs {name}: pip install 'corel[peers]' ({error})") from None
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers of at least 0")
-    return int(text)
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog=f"python -m {PROGRAM}",
@@ -41,11 +35,11 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--clouds", type=positive_int, metavar="N", help=f"number of clouds (default: 10000; {INTERPRETER}: 100)")
-    add("--seed", type=_seed, default=0, help="seed of the clouds (default: 0)")
+    add("--seed", type=non_negative_int, default=0, help="seed of the clouds (default: 0)")
     add("--device", default="auto",
         help=f"auto, cpu, cuda, or {INTERPRETER}: the GPU's kernels on the CPU, on smaller clouds "
         "(default: auto)")  # fmt: skip
-    add("--version", action="version", version=f"corel {metadata.version('corel')}")
+    add_version(parser)
     return parser
 
 

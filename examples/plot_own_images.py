@@ -58,7 +58,7 @@ def load(path: Path) -> np.ndarray:
 files = sorted(Path(folder.name).glob("*/*.png"))
 images = np.stack([load(path) for path in files])
 kinds = np.array([path.parent.name for path in files])
-autoencoder, history = train_autoencoder(images, epochs=10, batch_size=50, progress=False)
+autoencoder, history = train_autoencoder(images, epochs=10, batch_size=50, device="cpu", progress=False)
 with torch.inference_mode():
     codes = autoencoder.encoder(torch.from_numpy(images) / 255).numpy()  # (600, 160): 16 branches of 10
 

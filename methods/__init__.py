@@ -12,7 +12,7 @@ from typing import Any
 
 from corel._device import resolve_device
 from methods import detectors, own
-from methods.base import NonFiniteLossError, OneClassMethod
+from methods.base import NonFiniteLossError, OneClassMethod, one_line
 
 __all__ = ["NonFiniteLossError", "OneClassMethod", "available", "built_in", "create", "resolve", "source_digest"]
 
@@ -162,9 +162,7 @@ def create(name: str, profile: str = "paper", seed: int = 0, device: str = "auto
     except (Exception, SystemExit) as error:
         if method.__module__.partition(".")[0] == __name__:  # its error already names the setting
             raise
-        text = " ".join(str(error).split())
-        kind = type(error).__name__
-        raise ValueError(f"method {name!r}: __init__ raises {f'{kind}: {text}' if text else kind}") from error
+        raise ValueError(f"method {name!r}: __init__ raises {one_line(error)}") from error
     if getattr(made, "settings", None) is None:
         raise ValueError(
             f"method {name!r}: its __init__ must call super().__init__(settings, seed=seed, device=device)"

@@ -179,7 +179,7 @@ class ADT(NeuralMethod):
             softmax = log_p.diagonal(dim1=1, dim2=2).exp().mean(dim=1)
             return torch.stack([(log_p * excess).sum(dim=(1, 2)), softmax], dim=1)
 
-        dirichlet, softmax = self._evaluate(both, check_images(features), self._images_at_a_time).T
+        dirichlet, softmax = self._evaluate(both, features, self._images_at_a_time).T
         scores = {"dirichlet": dirichlet, "softmax": softmax}
         return {name: scores[name] for name in sorted(scores, key=lambda name: name != self.settings.score)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,10 +15,18 @@ import torch
 
 from corel import _checks
 from corel._device import resolve_device
+from corel.training import fingerprint
 
 
 class NonFiniteLossError(RuntimeError):
     """A training diverged. The benchmark records the message for this cell and goes on with the others."""
+
+
+def one_line(error: BaseException, *, kind: bool = True) -> str:
+    """An error's text in one line, behind its type where ``kind`` is true; of a syntax error without its place."""
+    text = str(error.msg) if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    name = type(error).__name__
+    return (f"{name}: {text}" if kind else text) if text else name
 
 
 _Verb = TypeVar("_Verb", bound=Callable[..., Any])
@@ -109,6 +118,11 @@ class OneClassMethod(ABC):
         """What shapes :meth:`fit_auxiliary`, seed and images aside: the key of what it learns is made of it."""
         return {"method": self.name, "version": self.version, **dataclasses.asdict(self.settings)}
 
+    def _learned_key(self, images: np.ndarray) -> str:
+        """Digest of all that shapes what is learned from auxiliary images, to be kept in its file."""
+        shape = repr((sorted(self.auxiliary_settings().items()), self.seed, fingerprint(images)))
+        return hashlib.sha256(shape.encode()).hexdigest()
+
     def fit_auxiliary(self, images: np.ndarray, *, path: Path | None = None) -> Self:
         """Learn what serves every class from unlabelled images, or load it from ``path`` if it is there.
 
@@ -150,14 +164,14 @@ class OneClassMethod(ABC):
     def score_variants(self, features: np.ndarray) -> dict[str, np.ndarray]:
         """All the scores that the literature gives this method, by name, from one pass over ``features``.
 
-        The first entry is what :meth:`score_samples` returns. An (n,) array is a score. A (k, n) array is a family
-        of k scores of which a reference implementation takes the one with the best *test* AUC: the report names
-        such a number an oracle. Methods with one score need not override this.
+        The first entry is what :meth:`score_samples` returns. An (n,) array is a score. A (k, n) array, by
+        the name "oracle" alone, is a family of k scores of which a reference implementation takes the one with the
+        best *test* AUC. Methods with one score need not override this.
         """
         return {"": self.score_samples(features)}
 
     def parameters(self) -> int | None:
-        """How many trained parameters the fitted model scores with; None where it has none, or nobody counts them."""
+        """How many trained parameters the fitted model scores with; None if it has none or does not count them."""
         return None
 
     def encode(self, features: np.ndarray) -> np.ndarray:

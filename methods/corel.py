@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,9 +13,8 @@ import torch
 from corel import Autoencoder, BallCount, train_autoencoder
 from corel._checks import check_fields, count, integer, non_negative, one_of, optional, positive, real
 from corel.checkpoint import write_atomically
-from corel.training import fingerprint
 from methods.base import NonFiniteLossError, OneClassMethod, needs_fit
-from methods.neural import standard_torch
+from methods.neural import check_images, standard_torch
 
 #: Images encoded at a time. Fixed, because sums may round differently in batches of another size.
 _BATCH = 500
@@ -84,9 +82,7 @@ class Corel(OneClassMethod):
 
         The history of the training is kept beside it (:func:`history_path`).
         """
-        settings = self.settings
-        shape = repr((sorted(self.auxiliary_settings().items()), self.seed, fingerprint(images)))
-        key = hashlib.sha256(shape.encode()).hexdigest()
+        settings, key = self.settings, self._learned_key(images)
         autoencoder = None if path is None else self._load(Path(path), key)
         if autoencoder is None:
             checkpoint = None if path is None else Path(path).with_name(f"{Path(path).name}.checkpoint")
@@ -137,6 +133,7 @@ class Corel(OneClassMethod):
         """Encode images: (n, 3, 32, 32) uint8 → (n, branches · branch_dim) float32."""
         if self._autoencoder is None:
             raise ValueError("corel: prepare needs a trained encoder; call fit_auxiliary first")
+        check_images(images)
         codes = np.empty((len(images), self.settings.branches * self.settings.branch_dim), np.float32)
         batch = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
         with torch.inference_mode():

@@ -30,7 +30,7 @@ class DAGMMSettings(DCGANSettings):
     Parameters
     ----------
     components
-        Of the mixture.
+        Number of Gaussians in the mixture.
     energy_weight, covariance_weight
         Factors of the mean energy and of Σ 1 / diag(Σₖ) in the loss.
     mixture
@@ -198,7 +198,7 @@ class DAGMM(NeuralMethod):
 
     @needs_fit("_mixture")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
-        """−energy, (n, 3, 32, 32) uint8 → (n,) float64; non-finite ones become one less than the least finite score.
+        """−energy, (n, 3, 32, 32) uint8 → (n,) float64; non-finite ones become just less than the least finite score.
 
         Raises
         ------
@@ -214,7 +214,7 @@ class DAGMM(NeuralMethod):
         finite = np.isfinite(scores)
         if not finite.any():
             raise NonFiniteLossError(f"dagmm: none of {len(scores)} energies is finite")
-        scores[~finite] = scores[finite].min() - 1
+        scores[~finite] = np.nextafter(scores[finite].min(), -np.inf)
         return scores
 
     @needs_fit("_mixture")

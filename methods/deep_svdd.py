@@ -238,7 +238,7 @@ class DeepSVDD(NeuralMethod):
     @needs_fit("_encoder")
     def encode(self, features: np.ndarray) -> np.ndarray:
         """The network's outputs f(x), (n, 3, 32, 32) uint8 → (n, representation_dim) float32."""
-        return self._evaluate(self._encoder, check_images(features))
+        return self._evaluate(self._encoder, features)
 
     def _inputs(self, images: np.ndarray) -> Tensor:
         # Normalised here rather than in ``prepare``: as float32, ImageNet's training split would take 16 GB.

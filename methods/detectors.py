@@ -23,8 +23,8 @@ import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import all_estimators
 
-from methods.base import OneClassMethod, needs_fit
-from methods.neural import standard_torch
+from methods.base import OneClassMethod, needs_fit, one_line
+from methods.neural import check_images, standard_torch
 
 # Raised when a change here changes scores.
 _VERSION = 1
@@ -135,7 +135,7 @@ class DetectorMethod(OneClassMethod):
         if self.encoder is not None:
             values = np.asarray(self.encoder.encode(features), dtype=np.float32)
         else:
-            values = np.asarray(features, dtype=np.float32) / np.float32(255)
+            values = check_images(features).astype(np.float32) / np.float32(255)
         return np.ascontiguousarray(values.reshape(len(values), -1))
 
     def _scores(self, features: np.ndarray) -> np.ndarray:
@@ -147,12 +147,12 @@ class DetectorMethod(OneClassMethod):
         return scores
 
     def _finite(self, scores: np.ndarray) -> np.ndarray:
-        """Refuse NaN; move an infinite score one beyond the finite ones, which keeps its rank."""
+        """Refuse NaN; move an infinite score just beyond the finite ones, which keeps its rank."""
         undefined = np.count_nonzero(np.isnan(scores))
         if undefined:
             raise ValueError(f"{self.name}: {undefined} of {len(scores)} scores are not a number")
         finite = scores[np.isfinite(scores)]
-        low, high = (finite.min() - 1, finite.max() + 1) if len(finite) else (-1.0, 1.0)
+        low, high = np.nextafter([finite.min(), finite.max()], [-np.inf, np.inf]) if len(finite) else (-1.0, 1.0)
         return np.nan_to_num(scores, neginf=low, posinf=high)
 
     def _new_detector(self, n_features: int) -> Any:
@@ -199,9 +199,11 @@ class DetectorMethod(OneClassMethod):
         except MemoryError:
             raise
         except ImportError as error:
-            raise ImportError(f"{self.name} needs a package that is not installed ({_one_line(error)})") from error
+            raise ImportError(
+                f"{self.name} needs a package that is not installed ({one_line(error, kind=False)})"
+            ) from error
         except Exception as error:
-            raise ValueError(f"{self.name} could not {work}: {_one_line(error)}") from error
+            raise ValueError(f"{self.name} could not {work}: {one_line(error, kind=False)}") from error
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
@@ -365,8 +367,3 @@ def _pyod_detectors() -> dict[str, tuple[str, str]]:
             # A class may be in two modules, an old form and a new one: the first is the one of the plain name.
             found.setdefault(class_name.lower(), (module_info.name, class_name))
     return found
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if text else type(error).__name__

@@ -18,7 +18,9 @@ from methods.neural import NeuralMethod, check_images, checked
 
 @dataclasses.dataclass(frozen=True)
 class DSEBMSettings(DCGANSettings):
-    """Settings of :class:`DSEBM`; the defaults are the reference's. ``noise`` is a standard deviation in [−1, 1]."""
+    """Settings of :class:`DSEBM`; the defaults are the reference's. ``noise`` is the standard deviation of what
+    is added to pixels, which are scaled to [−1, 1].
+    """
 
     noise: float = checked(positive, 0.5)
 

@@ -165,7 +165,7 @@ class NeuralMethod(OneClassMethod):
         milestone
             The epoch from which on the learning rate is a tenth.
         weight_decay, eps
-            Of Adam. Keras, the library of all references but Deep-SVDD's, has an ε of 1e-7.
+            Adam's weight decay and ε. Keras, the library of all references but Deep-SVDD's, has an ε of 1e-7.
         check_finite
             False: go on whatever the losses and weights become.
 
@@ -220,10 +220,16 @@ class NeuralMethod(OneClassMethod):
         net.eval()
 
     def _evaluate(self, compute: Callable[[Tensor], Tensor], images: np.ndarray, size: int = BATCH) -> np.ndarray:
-        """Apply ``compute`` to what the network sees of the images, ``size`` at a time: (n, …), float32 or float64."""
+        """Apply ``compute`` to what the network sees of the images, ``size`` at a time: (n, …), float32 or float64.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If they are not (n, 3, 32, 32) uint8 with n ≥ 1.
+        """
         results = []
         with standard_torch(), torch.inference_mode(), self._autocast():
-            for start in range(0, max(len(images), 1), size):
+            for start in range(0, len(check_images(images)), size):
                 result = compute(self._inputs(images[start : start + size]))
                 results.append(result.to(torch.promote_types(result.dtype, torch.float32)).cpu())
         return torch.cat(results).numpy()

@@ -15,12 +15,12 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from methods.base import OneClassMethod
+from methods.base import OneClassMethod, one_line
 
 #: Group of the entry points by which an installed package adds methods.
 GROUP = "corel.methods"
@@ -36,7 +36,7 @@ def parse(name: str) -> tuple[Path, str | None] | None:
 def load(name: str, path: Path, class_name: str | None) -> type[OneClassMethod]:
     """Return the method ``class_name`` of the file ``path``; with None, the one method that is defined there.
 
-    The file is read at every call, and run again if it has changed.
+    The file is read at every call, and run again if its content has changed.
 
     Raises
     ------
@@ -51,9 +51,9 @@ def load(name: str, path: Path, class_name: str | None) -> type[OneClassMethod]:
     except OSError as error:
         raise ValueError(f"method {name!r}: cannot read {str(path)!r} ({error.strerror})") from None
     try:
-        module = _module(path.resolve(), hashlib.sha256(source).hexdigest())
+        module = _module(path.resolve(), source)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"method {name!r}: {_place(path, error)} raises {_one_line(error)}") from error
+        raise ValueError(f"method {name!r}: {_place(path, error)} raises {one_line(error)}") from error
     defined = {
         key: value
         for key, value in vars(module).items()
@@ -81,22 +81,50 @@ def digest(method: type[OneClassMethod]) -> str:
 
 
 @functools.cache
-def _module(path: Path, source_digest: str) -> ModuleType:
-    """Run the file under a module name made of its path and content, so that files of the same name stay apart."""
+def _module(path: Path, source: bytes) -> ModuleType:
+    """Run the file under a module name made of its path and content, so that files of the same name stay apart.
+
+    What runs is ``source`` itself, whose digest is kept with the results: Python's own import would read the file
+    again, or take bytecode that it believes to be the file's by size and second.
+    """
+    source_digest = hashlib.sha256(source).hexdigest()
     unique = hashlib.sha256(b"%s\n%s" % (os.fsencode(path), source_digest.encode())).hexdigest()[:16]
     spec = importlib.util.spec_from_file_location(f"corel_method_{path.stem}_{unique}", path)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     setattr(module, _DIGEST, source_digest)
+    code = compile(source, str(path), "exec", dont_inherit=True)
+    before = set(sys.modules)
     sys.modules[module.__name__] = module  # where dataclasses and pickle look up the module of a class
     try:
         with _same_directory():  # the next name may be a relative path
-            spec.loader.exec_module(module)
+            exec(code, vars(module))
+        _check_helpers(path, set(sys.modules) - before)
     except BaseException:
         del sys.modules[module.__name__]
         raise
     return module
+
+
+#: Modules that methods' files have imported from the folders they lie in, and those folders.
+_helpers: dict[str, Path] = {}
+
+
+def _check_helpers(path: Path, imported: Iterable[str]) -> None:
+    """Refuse a file beside which lies a module of a name that another file has imported from beside itself.
+
+    Python keeps one module of a name: both files would compute with the first one's.
+    """
+    for name, folder in _helpers.items():
+        if folder != path.parent and any((path.parent / inner).exists() for inner in (f"{name}.py", name)):
+            raise ImportError(
+                f"the module {name!r} is that of {str(folder)!r} already, which another method's file has imported; "
+                f"give that of {str(path.parent)!r} another name"
+            )
+    for name in imported:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if "." not in name and file is not None and Path(file).resolve().is_relative_to(path.parent):
+            _helpers[name] = path.parent
 
 
 @contextlib.contextmanager
@@ -128,6 +156,8 @@ def checked(name: str, method: Any) -> type[OneClassMethod]:
         raise ValueError(f"method {name!r}: {method.__name__} lacks {missing}")
     if not isinstance(getattr(method, "name", None), str):
         raise ValueError(f"method {name!r}: {method.__name__} has no class attribute 'name', a text")
+    if type(method.version) is not int:
+        raise ValueError(f"method {name!r}: version is {method.version!r}; accepted are integers")
     try:
         inspect.signature(method).bind(None, seed=0, device="cpu")
     except TypeError as error:
@@ -175,7 +205,7 @@ def from_packages() -> Packaged:
         try:
             found.classes[entry.name] = checked(entry.name, entry.load())
         except (Exception, SystemExit) as error:
-            found.broken[entry.name] = f"the entry point {entry.value!r} cannot be loaded: {_one_line(error)}"
+            found.broken[entry.name] = f"the entry point {entry.value!r} cannot be loaded: {one_line(error)}"
             warnings.warn(f"method {entry.name!r}: {found.broken[entry.name]}", stacklevel=2)
             continue
         package = entry.dist
@@ -187,17 +217,13 @@ def _listed(names: Any) -> str:
     return ", ".join(sorted(names)) or "no subclass of OneClassMethod"
 
 
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg}"
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def _place(path: Path, error: BaseException) -> str:
-    """The file, with the line of it where ``error`` arose."""
-    own_lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path.resolve())
-    ]
-    line = error.lineno if isinstance(error, SyntaxError) else own_lines[-1] if own_lines else None
-    return str(path) if line is None else f"{path}, line {line},"
+    """The file, with the line of it where ``error`` arose; a syntax error may be in a file that it imports."""
+    file = str(path.resolve())
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    elsewhere = ""
+    if isinstance(error, SyntaxError) and error.filename == file:
+        lines.append(error.lineno)
+    elif isinstance(error, SyntaxError) and Path(error.filename or "").is_file():
+        elsewhere = f" imports {error.filename}, whose line {error.lineno}"
+    return f"{path}, line {lines[-1]},{elsewhere}" if lines and lines[-1] else f"{path}{elsewhere}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,9 +17,8 @@ from torch import Tensor
 
 from corel._checks import at_least, boolean, check_fields, count, counts, got, non_negative, positive, real
 from corel.checkpoint import write_atomically
-from corel.training import fingerprint
 from methods.base import OneClassMethod, needs_fit
-from methods.neural import hash_seed, standard_torch
+from methods.neural import check_images, hash_seed, standard_torch
 
 #: Images at a time. Fixed, because sums may round differently in batches of another size.
 _BATCH = 500
@@ -41,14 +39,36 @@ def _sides(name: str, value: Any) -> tuple[int, ...]:
 class PatchLDASettings:
     """Settings of :class:`PatchLDA`.
 
-    ``images`` bounds how many auxiliary images are used. ``filters`` patches of each side in ``patches``, in pixels,
-    are the dictionary, correlated with an image at every ``stride``-th pixel; ``threshold`` is subtracted from both
-    signs of a correlation, and what is left averaged over ``grid`` × ``grid`` fields of the image, and over the image
-    and its mirror image where ``mirror`` is true. Features are logarithms of these averages plus ``offset``;
-    ``components`` of their principal components are kept, whitened with ``ridge`` times the largest eigenvalue added
-    to all. Codes are whitened once more, by how they differ between ``copies`` auxiliary images and copies of these,
-    cropped to a share of at least ``crop`` of their area and recoloured, with ``damping`` times the mean variance added
-    to all; 0 copies: not at all. ``concentration`` is that of the density around each code of a class.
+    Parameters
+    ----------
+    images
+        Auxiliary images used, at most.
+    filters
+        Patches of each side in the dictionary.
+    patches
+        Sides of the patches, in pixels.
+    stride
+        Pixels from one patch of an image to the next.
+    threshold
+        Subtracted from a correlation of either sign; what is left below 0 becomes 0.
+    grid
+        Averages are taken over grid × grid fields of the image.
+    mirror
+        Whether they are also taken over the image's mirror image.
+    offset
+        Added to the averages before their logarithm.
+    components
+        Principal components kept.
+    ridge
+        Share of the largest eigenvalue that is added to all when the components are whitened.
+    copies
+        Auxiliary images of which a changed copy is made, to whiten codes by how both differ; 0: not at all.
+    crop
+        Smallest share of an image's area that its copy shows.
+    damping
+        Share of the mean variance of these differences that is added to all when codes are whitened by them.
+    concentration
+        Of the density around each code of a class.
     """
 
     images: int = 50_000
@@ -115,8 +135,7 @@ class PatchLDA(OneClassMethod):
 
     def fit_auxiliary(self, images: np.ndarray, *, path: Path | None = None) -> Self:
         """Draw the dictionary and whiten its features by unlabelled images, or load both from ``path``."""
-        shape = repr((sorted(self.auxiliary_settings().items()), self.seed, fingerprint(images)))
-        key = hashlib.sha256(shape.encode()).hexdigest()
+        key = self._learned_key(check_images(images))
         learned = None if path is None else self._load(Path(path), key)
         if learned is None:
             learned = self._learn(images)
@@ -232,7 +251,7 @@ class PatchLDA(OneClassMethod):
         """Whitened features: (n, 3, 32, 32) uint8 → (n, components) float32."""
         if not self._learned:
             raise ValueError("patch-lda: prepare needs a dictionary; call fit_auxiliary first")
-        return self._codes(images)
+        return self._codes(check_images(images))
 
     def _codes(self, images: np.ndarray) -> np.ndarray:
         mean, projection = self._learned["mean"], self._learned["projection"]
@@ -254,8 +273,10 @@ class PatchLDA(OneClassMethod):
 
     @needs_fit("_class")
     def score_variants(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """ "density": logarithm of the sum of exp(concentration · cosine) over the class's codes, which is that of a
-        mixture of von Mises–Fisher densities but for a constant; "lda": the inner product with the mean of the
+        """Both scores, (n,) float64 each.
+
+        "density" is the logarithm of the sum of exp(concentration · cosine) over the class's codes, which is that of
+        a mixture of von Mises–Fisher densities but for a constant; "lda" is the inner product with the mean of the
         class's unit vectors.
         """
         assert self._class is not None

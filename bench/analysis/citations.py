@@ -147,7 +147,7 @@ def _check_text(
     rest = _PLAIN_LINK.sub(r"\1", _LINK.sub(linked, _CODE.sub("", text)))
     if measured is not None:
         for found in measured.finditer(rest):
-            say(number, f"{found[0]} says not which row it is of")
+            say(number, f"{found[0]} does not say which row it comes from")
 
 
 def _fault_of(path: Path, title: str, printed: str, deviation: str | None) -> str:

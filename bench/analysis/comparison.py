@@ -87,7 +87,7 @@ def class_means(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     str
         What was left out, empty if nothing was.
     """
-    wide = rows.pivot_table(index=["class", "class_name", "run"], columns="label", values="auc", aggfunc="first")
+    wide = rows.pivot(index=["class", "class_name", "run"], columns="label", values="auc")
     wide = wide.reindex(columns=list(dict.fromkeys(rows["label"])))
     common = wide.dropna()
     left_out = len(wide) - len(common)

@@ -14,6 +14,7 @@ from bench.data import Dataset
 from bench.engine import protocol
 from bench.engine.cells import Cell, described
 from corel.checkpoint import write_atomically
+from methods.corel import Corel
 
 FILE = "gallery.npz"
 #: Classes that are shown, and images per class.
@@ -23,7 +24,7 @@ CLASSES, IMAGES = 20, 8
 def write(
     path: Path, cells: pd.DataFrame, cache: Path, load: Callable[[str], Dataset], device: str = "auto"
 ) -> Path | None:
-    """Keep the images of the first method that can reconstruct what it has encoded.
+    """Keep the images of the first run of ``corel``, whose autoencoder can reconstruct what it has encoded.
 
     Parameters
     ----------
@@ -39,14 +40,14 @@ def write(
     Returns
     -------
     pathlib.Path or None
-        ``path``; None where no such method ran, or its encoder is not there.
+        ``path``; None where ``corel`` did not run, or its encoder is not there.
     """
-    for _, rows in cells[cells["auxiliary_key"].notna()].groupby(["method_identity", "settings"], sort=False):
+    for _, rows in cells[cells["method_identity"] == Corel.name].groupby("settings", sort=False):
         first = Cell.from_row(_values(rows.iloc[0]))
         encoder = cache / "auxiliary" / first.auxiliary_key
-        method = first.method.create(seed=first.auxiliary_seed, device=device)
-        if not encoder.exists() or not hasattr(method, "reconstruct"):
+        if not encoder.exists():
             continue
+        method = first.method.create(seed=first.auxiliary_seed, device=device)
         assert first.auxiliary is not None
         method.fit_auxiliary(load(first.auxiliary).train_images, path=encoder)
         same = rows[(rows["dataset"] == first.dataset) & (rows["auxiliary"] == first.auxiliary)]

@@ -26,7 +26,8 @@ class Line:
     cells
         Those that are finished, with the column ``auc``.
     name, label
-        The method with its variant and settings; in ``label``, with what else tells it from its neighbours.
+        The method with its variant and settings, and what else tells it from its neighbours; in ``label``, with the
+        auxiliary dataset too.
     planned, failed
         How many cells there are to be, as far as the rows tell, and how many ended in an error.
     interval, std
@@ -110,10 +111,19 @@ def number(line: Line) -> float:
 def _line(group: pd.DataFrame, cells: pd.DataFrame, variant: str, rows: pd.DataFrame) -> Line:
     first = group.iloc[0]
     told = ", ".join(filter(None, [variant, first["changed"]]))
-    name = f"{first['method']} ({told})" if told else str(first["method"])
     alike = rows[(rows["method"] == first["method"]) & (rows["dataset"] == first["dataset"])]
-    ways = {"auxiliary_title": "← {}", "profile": "{} profile", "base_seed": "seed {}"}
+    # all that lines may differ in beside it: two of one label would be drawn as one
+    ways = {
+        "profile": "{} profile", "base_seed": "seed {}", "method_version": "version {}", "protocol": "protocol {}",
+        "source_digest": "source {:.8}", "dataset_fingerprint": "data {:.8}",
+        "auxiliary_fingerprint": "auxiliary data {:.8}",
+    }  # fmt: skip
+    if alike["auxiliary_title"].nunique() == alike["auxiliary_fingerprint"].nunique():
+        del ways["auxiliary_fingerprint"]
     more = [form.format(first[c]) for c, form in ways.items() if alike[c].nunique() > 1 and not pd.isna(first[c])]
+    name = " ".join([f"{first['method']} ({told})" if told else str(first["method"]), *more])
+    auxiliary = first["auxiliary_title"]
+    several = alike["auxiliary_title"].nunique() > 1 and not pd.isna(auxiliary)
     per_run = cells.groupby("run")["auc"].mean()
     shown = first.rename({"classes": "of_classes"})
     shown["finished_classes"], shown["variant"] = cells["class"].nunique(), variant
@@ -121,7 +131,7 @@ def _line(group: pd.DataFrame, cells: pd.DataFrame, variant: str, rows: pd.DataF
         first=first,
         cells=cells.sort_values(["run", "class"]),
         name=name,
-        label=" ".join([name, *more]),
+        label=f"{name} ← {auxiliary}" if several else name,
         planned=len(group),
         failed=int((group["aucs"].isna() & group["error"].notna()).sum()),
         interval=dataclasses.replace(comparison.auc_interval(cells), mean=float(per_run.mean())),

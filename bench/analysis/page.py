@@ -98,7 +98,7 @@ def _markdown(value: object) -> object:
     """A printed value with everything escaped that Markdown or HTML would take for markup."""
     if isinstance(value, _Raw) or not isinstance(value, str):
         return value
-    text = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", " ".join(value.split(" ")).replace("\n", " "))
+    text = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", value.replace("\n", " "))
     return html.escape(text, quote=False)
 
 

@@ -44,7 +44,7 @@ def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One row per experiment (:data:`GROUP`) and score variant, in order. ``auc_std`` is the sample standard
         deviation over runs of the mean over classes, NaN for a single run. ``fit_seconds`` and ``score_seconds`` are
-        means per cell, ``classes`` and ``runs`` the numbers of those that are finished.
+        means per cell, ``finished_classes`` and ``runs`` the numbers of those that are finished.
     """
     keys = [*GROUP, "variant"]
     groups = rows.groupby(keys, sort=False, dropna=False)

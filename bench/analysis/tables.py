@@ -39,9 +39,8 @@ def build(rows: pd.DataFrame) -> pd.DataFrame:
     scored = statistics.by_variant(rows)
     groups = rows.groupby(statistics.GROUP, sort=False, dropna=False)
     experiments = groups[statistics.LABELS].first()
-    experiments["failed"] = rows.assign(bad=rows["aucs"].isna() & rows["error"].notna()).pipe(
-        lambda frame: frame.groupby(statistics.GROUP, sort=False, dropna=False)["bad"].sum()
-    )
+    failed = rows.assign(failed=rows["aucs"].isna() & rows["error"].notna())
+    experiments["failed"] = failed.groupby(statistics.GROUP, sort=False, dropna=False)["failed"].sum()
     experiments["place"] = range(len(experiments))
     table = experiments.reset_index().merge(statistics.summarise(scored), how="left", on=statistics.GROUP)
     table = table[table["auc_mean"].notna() | (table["failed"] > 0)].rename(columns={"classes": "of_classes"})
@@ -295,7 +294,7 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV, in one step: AUCs with six digits, seconds with three."""
     shown = table.copy()
     for column in shown:
-        digits = {"seconds": 3}.get(str(column).rpartition("_")[2], 6)
+        digits = 3 if str(column).endswith("seconds") else 6
         if shown[column].dtype.kind == "f":
             shown[column] = [_number(value, f".{digits}f").replace("–", "") for value in shown[column]]
     write_text(path, shown.to_csv(index=False, lineterminator="\n"))

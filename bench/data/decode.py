@@ -24,7 +24,6 @@ decoder raises becomes one error that names the file.
 from __future__ import annotations
 
 import functools
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bench.data.text import quoted
+from bench.engine.cores import available_cores
 
 #: Side of every image in pixels.
 SIZE = 32
@@ -181,8 +181,7 @@ def decode_files(
             out[index] = decode_file(path)
         return len(part)
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    pool = ThreadPoolExecutor(workers or cores or 1)
+    pool = ThreadPoolExecutor(workers or available_cores())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata and palettes: the rules above say what becomes of them
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -31,13 +31,14 @@ def digest(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    r"""``text`` as it can be stored, the same under every locale: names of files are bytes, and Python hides those that
-    it cannot decode in half characters. UTF-8 is decoded, all else is written as an escape (``\xff``), and so are line
-    breaks and what a terminal would obey.
+    r"""``text`` as it can be stored, the same under every locale.
+
+    Names of files are bytes; Python represents those that it cannot decode by lone surrogates (U+DC80 to U+DCFF). UTF-8
+    is decoded, all else is written as an escape (``\xff``), and so are line breaks and what a terminal would obey.
     """
     if text.isprintable():
         return text
-    text = re.sub("[\ud800-\udc7f\udd00-\udfff]", lambda half: f"\\u{ord(half[0]):x}", text)  # these hide no byte
+    text = re.sub("[\ud800-\udc7f\udd00-\udfff]", lambda half: f"\\u{ord(half[0]):x}", text)  # these stand for no byte
     return escaped_controls(text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
@@ -363,10 +364,7 @@ def plan(
     """
     test_labels = np.asarray(dataset.test_labels)
     if test_images is not None:
-        try:
-            protocol.test_subset(test_labels, test_images, dataset=dataset.name, base_seed=base_seed)
-        except ValueError as error:
-            raise ValueError(str(error).replace("test_images", "--test-images", 1)) from None
+        protocol.test_subset(test_labels, test_images, dataset=dataset.name, base_seed=base_seed)
         if test_images == len(test_labels):  # that is the whole split
             test_images = None
     counts = np.bincount(dataset.train_labels, minlength=len(dataset.classes))

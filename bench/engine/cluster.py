@@ -24,6 +24,7 @@ from distributed.system import MEMORY_LIMIT
 
 from bench.engine import tasks
 from bench.engine.command_line import STOP_SIGNALS
+from methods.base import one_line
 
 #: So long a Dask scheduler may take to say that it is one.
 ANSWER_SECONDS = 8.0
@@ -196,7 +197,7 @@ class Cluster:
         if self._address is None:
             raise error
         raise ValueError(
-            f"--scheduler: a worker of the cluster at {self._address!r} cannot run cells ({tasks.one_line(error)}); "
+            f"--scheduler: a worker of the cluster at {self._address!r} cannot run cells ({one_line(error)}); "
             f"install corel {tasks.source()[0]} there; finished cells are kept"
         )
 

@@ -96,13 +96,15 @@ def train_per_class(text: str) -> int | str:
         raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers of at least 1, and 'all'") from None
 
 
-def writable_directory(path: str | os.PathLike[str], files: Sequence[str] = ()) -> Path:
+def writable_directory(path: str | os.PathLike[str], files: Sequence[str] = (), *, argument: str = "--out") -> Path:
     """Create the folder ``path`` where there is none and make sure that files can be written there.
 
     Parameters
     ----------
     files
         Names of the files that will be: nothing but a file may stand in their place.
+    argument
+        The argument that gave the path, for errors.
 
     Raises
     ------
@@ -110,7 +112,7 @@ def writable_directory(path: str | os.PathLike[str], files: Sequence[str] = ()) 
         If it cannot be created or written to.
     """
     if not os.fspath(path):
-        raise ValueError("--out: got ''; accepted is the path of a folder")
+        raise ValueError(f"{argument}: got ''; accepted is the path of a folder")
     directory = Path(path)
     probe = directory / f".write-test-{os.getpid()}"
     try:
@@ -118,10 +120,10 @@ def writable_directory(path: str | os.PathLike[str], files: Sequence[str] = ()) 
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"--out: cannot write to {str(directory)!r} ({error.strerror})") from None
+        raise ValueError(f"{argument}: cannot write to {str(directory)!r} ({error.strerror})") from None
     for name in files:
         if (directory / name).is_dir():
-            raise ValueError(f"--out: cannot write {str(directory / name)!r}: it is a folder; move it away")
+            raise ValueError(f"{argument}: cannot write {str(directory / name)!r}: it is a folder; move it away")
     return directory
 
 

@@ -62,7 +62,7 @@ class _InProcess:
 
 @contextlib.contextmanager
 def _engine(options: Options, tasks: int) -> Iterator[_InProcess | Cluster]:
-    """What runs the tasks: at most so many at once as there are."""
+    """Yield the engine that runs the tasks; it has no more workers than there are tasks."""
     from corel._device import resolve_device
 
     workers = min(options.workers, tasks)
@@ -114,8 +114,8 @@ def execute(
 ) -> tuple[int, int]:
     """Run the cells that the store does not hold and keep each as it ends.
 
-    What cells share is computed once, before the first of them, beside cells that do not need it. A worker process
-    that dies costs its cell another try, of which there are three.
+    What cells share is computed once, before the first of them, beside cells that do not need it. The cell of a worker
+    process that dies is tried again, three times in all.
 
     Parameters
     ----------
@@ -150,6 +150,7 @@ def execute(
         from tqdm.auto import tqdm
 
         from bench.engine import tasks
+        from methods.base import one_line
     ran = failures = 0
     with (
         _engine(options, len(pending)) as engine,
@@ -213,7 +214,7 @@ def execute(
             if ended is None:
                 continue
             what, result = running.pop(ended[0]), ended[1]
-            error = tasks.one_line(result) if isinstance(result, Exception) else result.error
+            error = one_line(result) if isinstance(result, Exception) else result.error
             if isinstance(what, _Group):
                 what.prepared = tasks.Prepared(error=error) if error else result
                 first = what.preparation.cell

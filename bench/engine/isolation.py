@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def process_unchanged(seed: int | None = None) -> Iterator[None]:
-    """Leave the process as it was before the block, whatever runs within.
+    """Restore these parts of the process after the block, whatever ran within.
 
-    Restored are the working directory, environment variables, warning filters, NumPy's error handling, PyTorch's
+    They are the working directory, environment variables, warning filters, NumPy's error handling, PyTorch's
     default dtype and device, gradient mode, precision of matrix products and choice of deterministic algorithms, and
     the global random generators of Python, NumPy and PyTorch.
 

@@ -35,7 +35,7 @@ def listing(names: Sequence[str], data_root: str) -> str:
             lines.append(_columns(f"    {setting}", shown))
     lines += [
         "",
-        f"Datasets in {data_root}, and what their shared autoencoder learns from unless --auxiliary says so:",
+        f"Datasets in {data_root}, and the auxiliary dataset of each unless --auxiliary names another:",
         "",
     ]
     for name in data.names():
@@ -80,31 +80,35 @@ def forecast(cells: Sequence[Cell], known: Rows, workers: int, retry: bool) -> s
         settings = described(json.loads(changes))
         name = f"{method} ({settings})" if settings else method
         where = f"{name} on {dataset}, m = {m}" + (f", auxiliary {auxiliary}" if isinstance(auxiliary, str) else "")
-        time = "" if todo.empty else f", about {_duration(todo['seconds'].mean() * len(todo))}"
+        time = "" if todo.empty else f", {_duration(todo['seconds'].mean() * len(todo))}"
         failed = f", {group['failed'].sum()} failed before" if group["failed"].any() else ""
-        lines.append(f"{where}: {len(todo)} cells to run{time}, {group['there'].sum()} there{failed}")
+        lines.append(f"{where}: {_cells(len(todo))} to run{time}, {group['there'].sum()} there{failed}")
     todo = rows[rows["runs"]]
     trainings = todo.dropna(subset=["auxiliary_key"]).drop_duplicates("auxiliary_key")
     trainings = trainings[~trainings["auxiliary_key"].isin(set(known.auxiliaries["key"]))]
     by_settings = known.auxiliaries.groupby("settings")["seconds"].mean()
     expected = trainings["auxiliary_settings"].map(by_settings)
     for row, value in zip(trainings.itertuples(), expected, strict=True):
-        lines.append(f"shared autoencoder of {row.method} on {row.auxiliary_title} to train, about {_duration(value)}")
+        lines.append(f"training of {row.method} on {row.auxiliary_title}, {_duration(value)}")
     unknown = int(todo["seconds"].isna().sum()) + int(expected.isna().sum())
     total = todo["seconds"].sum() / workers + expected.sum()
     if len(todo) == 0:
         summary = "nothing to run"
     elif todo["seconds"].notna().sum() + expected.notna().sum() == 0:
-        summary = f"{len(todo)} cells to run; how long the like take is not known here yet"
+        summary = f"{_cells(len(todo))} to run; how long the like take is not known here yet"
     else:
-        summary = f"{len(todo)} cells to run, about {_duration(total)} with {workers} worker{'s' * (workers > 1)}"
+        summary = f"{_cells(len(todo))} to run, {_duration(total)} with {workers} worker{'s' * (workers > 1)}"
         summary += f", and {unknown} of which no like is known" if unknown else ""
     return "\n".join([*lines, summary])
 
 
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' * (count != 1)}"
+
+
 def _duration(seconds: float) -> str:
     if pd.isna(seconds):
-        return "unknown time"
+        return "time unknown"
     if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 7200 else f"about {seconds / 3600:.1f} h"

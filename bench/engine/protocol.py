@@ -88,7 +88,7 @@ def test_subset(labels: np.ndarray, count: int, *, dataset: str, base_seed: int)
     classes, sizes = np.unique(labels, return_counts=True)
     if not len(classes) <= count <= len(labels):
         raise ValueError(
-            f"test_images: got {count}, but {dataset} has {len(labels)} test images of {len(classes)} classes; "
+            f"--test-images: got {count}, but {dataset} has {len(labels)} test images of {len(classes)} classes; "
             f"accepted are {len(classes)} to {len(labels)}"
         )
     shares = np.ones_like(sizes)

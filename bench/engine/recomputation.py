@@ -20,6 +20,7 @@ from bench.engine.cells import Cell, MethodSpec, canonical_json, described, meth
 from bench.engine.cores import available_cores
 from bench.engine.execute import Options, execute
 from bench.engine.store import Rows, Store
+from bench.engine.tasks import file_identity
 
 EXACT, CLOSE, DIFFERENT, UNCHECKED = "equal bit for bit", "equal within rounding", "different", "not checked"
 
@@ -178,9 +179,7 @@ class Recomputation:
         said = (cell.class_name, cell.classes, cell.test_size)
         if found == said:
             return ""
-        return "name of the class, classes and test images of this data are {!r}, {} and {}, and of the row ".format(
-            *found
-        ) + "{!r}, {} and {}".format(*said)
+        return f"(name of the class, classes, test images) are {found} of this data, and {said} of the row"
 
     def _dataset(self, name: str, data_root: str | os.PathLike[str]) -> data.Dataset | str:
         if name not in self._datasets:
@@ -223,17 +222,17 @@ class Recomputation:
                         shutil.copy2(self._cache / "auxiliary" / name, path.with_name(name))
                         if name == key:
                             self.taken[key] = ""
-            held[key] = _state(path)
+            held[key] = file_identity(path)
         return held
 
     def _note_trainings(self, cells: Sequence[Cell], before: Mapping[str, tuple[int, int] | None]) -> None:
         for cell in cells:
             key = cell.auxiliary_key
-            if not cell.method.needs_auxiliary or _state(self._training(key)) is None:
+            if not cell.method.needs_auxiliary or file_identity(self._training(key)) is None:
                 continue
             settings = described(cell.method.changes)
             name = f"{cell.method.name}{f' ({settings})' if settings else ''} on {cell.auxiliary}"
-            if key in self.taken and _state(self._training(key)) == before[key]:
+            if key in self.taken and file_identity(self._training(key)) == before[key]:
                 self.taken[key] = name
             else:
                 self.taken.pop(key, None)
@@ -280,12 +279,3 @@ class Recomputation:
         if found["commit"].endswith("-dirty"):
             found["commit"] += f" {row['finished']}"  # nobody knows which changes these were
         return found
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is written again; None where there is none."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_mtime_ns, status.st_ino

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import math
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -90,6 +89,22 @@ CREATE TABLE IF NOT EXISTS auxiliaries (
 _OBJECTS = frozenset({"settings", "changes", "auxiliary_settings", "seeds", "versions"})
 # The end of a journal that names another file. SQLite deletes that file once it has rolled the journal back.
 _NAMES_A_FILE = bytes.fromhex("d9d505f920a163d7")
+# What a row says of its cell that shapes its number. Names of data and of files of methods may be spelled otherwise.
+_IDENTITY = (
+    "protocol",
+    "dataset_fingerprint",
+    "test_images",
+    "method_identity",
+    "method_version",
+    "source_digest",
+    "settings",
+    "auxiliary_fingerprint",
+    "auxiliary_settings",
+    "train_per_class",
+    "run",
+    "class",
+    "seeds",
+)
 _UNFINISHED = "key NOT IN (SELECT key FROM cells)"
 
 #: The tables of a store.
@@ -172,7 +187,7 @@ def checked_aucs(cells: pd.DataFrame, path: Path) -> pd.DataFrame:
         if not _is_aucs(aucs):
             raise ValueError(
                 f"store: {str(path)!r}: the aucs of cell {key!r} are {str(aucs)[:60]!r}; accepted are numbers "
-                "by name in JSON; delete that row and the cell is run again"
+                "from 0 to 1 by name in JSON; delete that row and the cell is run again"
             )
     return cells
 
@@ -188,7 +203,7 @@ def _is_aucs(text: object) -> bool:
     except (TypeError, ValueError):
         return False
     numbers = aucs.values() if isinstance(aucs, dict) else ()
-    return bool(numbers) and all(isinstance(auc, float | int) and math.isfinite(auc) for auc in numbers)
+    return bool(numbers) and all(type(auc) in (int, float) and 0 <= auc <= 1 for auc in numbers)
 
 
 class Store:
@@ -332,8 +347,24 @@ class Store:
         )
 
     def take(self, rows: Rows, cells: Iterable[Cell]) -> None:
-        """Keep those of another store's rows that belong to ``cells``; what is there already stays."""
+        """Keep those of another store's rows that belong to ``cells``; what is there already stays.
+
+        Raises
+        ------
+        ValueError
+            If one of them says of a cell's data, settings, draw or class what is not so.
+        """
         cells = list(cells)
+        planned = {cell.key: cell for cell in cells}
+        for row in rows.cells[rows.cells["key"].isin(planned)].to_dict("records"):
+            expected = planned[row["key"]].row()
+            for name in _IDENTITY:
+                given = None if pd.isna(row[name]) else row[name]
+                if given != expected[name]:
+                    raise ValueError(
+                        f"--from: the row of cell {row['key']!r} has {name} {str(given)[:60]!r}, where the cell has "
+                        f"{str(expected[name])[:60]!r}; python -m bench.verify names the faults of a published table"
+                    )
         wanted = {"cells": {cell.key for cell in cells}, "auxiliaries": {cell.auxiliary_key for cell in cells}}
         with self._transaction() as connection:
             for table, keys in wanted.items():

@@ -26,6 +26,7 @@ from bench.engine import protocol, provenance
 from bench.engine.cells import Cell, MethodSpec
 from bench.engine.isolation import process_unchanged
 from corel.checkpoint import write_atomically
+from methods.base import one_line
 
 #: What is kept beside the file of a training on auxiliary images.
 _TRAINING = {"seconds": float, "threads": int, "device": str, "versions": dict, "git_commit": str}
@@ -254,9 +255,9 @@ def _prepare(preparation: Preparation) -> Prepared:
 def _learn(method: methods.OneClassMethod, images: np.ndarray, path: Path, conditions: Conditions) -> None:
     """Train on auxiliary images, or load what was trained, and keep beside it what it took."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    before, started = _identity(path), time.perf_counter()
+    before, started = file_identity(path), time.perf_counter()
     method.fit_auxiliary(images, path=path)
-    if _identity(path) != before:
+    if file_identity(path) != before:
         took = {"seconds": time.perf_counter() - started, "threads": conditions.threads, **_provenance(conditions)}
         write_atomically(_beside(path), lambda stream: stream.write(json.dumps(took, sort_keys=True).encode()))
 
@@ -281,7 +282,7 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def file_identity(path: Path) -> tuple[int, int] | None:
     """What changes when a file is replaced; None where there is none."""
     try:
         status = path.stat()
@@ -373,12 +374,6 @@ def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
         lock.release()
 
 
-def one_line(error: BaseException) -> str:
-    """An error's type and text in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def _as_array(verb: str, given: Any) -> np.ndarray:
     """What a method returned as an array: NumPy's, a tensor on any device, or numbers in sequences.
 
@@ -436,7 +431,12 @@ def _checked_variants(variants: Any, count: int) -> dict[str, np.ndarray]:
         if scores.ndim not in (1, 2) or scores.shape[-1] != count or not scores.size:
             raise ValueError(
                 f"{verb}: the method returned shape {scores.shape}; accepted are ({count},), one score an image, and "
-                f"(k, {count}), a family of k scores"
+                f"(k, {count}), a family of k scores, by the name 'oracle'"
+            )
+        if scores.ndim == 2 and name != "oracle":  # its best by test AUC is reported, and that has to be said
+            raise ValueError(
+                f"{verb}: the method returned a family of scores, shape {scores.shape}, which is accepted by the name "
+                f"'oracle' alone; by any other ({count},), one score an image"
             )
         checked[name] = scores
     return checked

@@ -388,7 +388,11 @@ def test_undefined_scores_are_an_error(fake):
 
 def test_infinite_scores_keep_their_rank(fake):
     given = np.array([-np.inf, 3.0, np.inf, -5.0])
-    np.testing.assert_array_equal(fake(lambda rows: given).score_samples(TEST[:4]), [-6.0, 3.0, 4.0, -5.0])
+    for factor in (1.0, 1e200):
+        scores = fake(lambda rows, factor=factor: given * factor).score_samples(TEST[:4])
+        assert np.isfinite(scores).all()
+        np.testing.assert_array_equal(np.argsort(scores), [0, 3, 1, 2])
+        assert len(set(scores)) == 4
 
 
 def test_wrong_number_of_scores(fake):

@@ -125,3 +125,17 @@ def test_a_last_step_that_ruins_the_weights_is_a_divergence(name: str, monkeypat
     method = methods.create(name, device="cpu", **SMALL[name] | changes)
     with pytest.raises(NonFiniteLossError, match=rf"{name}: \w+ ended in weights"):
         method.fit(TRAIN)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [(TEST / 255, TypeError), (TEST.astype(np.int64), TypeError), (TEST[:0], ValueError), (TEST[:, :1], ValueError)],
+    ids=["floats", "int64", "none", "grey"],
+)
+def test_what_is_no_uint8_image_is_refused(
+    fitted: dict[str, OneClassMethod], name: str, wrong: np.ndarray, error: type[Exception]
+) -> None:
+    """Scores of images in [0, 1] are finite and wrong."""
+    with pytest.raises(error, match=r"features: got .*accepted is"):
+        variants(fitted, name, wrong)

@@ -305,3 +305,52 @@ def test_a_broken_package_costs_one_warning_and_nothing_else(install, value, mes
     assert not recwarn.list
     with pytest.raises(ValueError, match=f"method 'broken': the entry point .*{message}"):
         methods.resolve("broken")
+
+
+def test_what_runs_is_what_was_digested(write, images, monkeypatch):
+    """Python takes a file of the same size and second for the one that it has compiled before."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    scores = {}
+    for sign in "-+":
+        path = write(METHOD.replace("return -np", f"return {sign}np"))
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        scores[sign] = methods.create(str(path), "quick", device="cpu").fit(images).score_samples(images)
+    np.testing.assert_array_equal(scores["+"], -scores["-"])
+    assert not (path.parent / "__pycache__").exists()
+
+
+def test_two_files_do_not_share_a_helper(tmp_path, images):
+    """Python keeps one module of a name, so the second file would compute with the first one's helper."""
+    header = "import sys\nsys.path.insert(0, {folder!r})\nfrom distance_of_mine import scale\n"
+    for name, scale in (("a", 1), ("b", -1)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "distance_of_mine.py").write_text(f"scale = {scale}\n")
+        (tmp_path / name / "m.py").write_text(header.format(folder=str(tmp_path / name)) + METHOD)
+    try:
+        check_separates(str(tmp_path / "a" / "m.py"), images)
+        check_separates(str(tmp_path / "a" / "m.py"), images)
+        with pytest.raises(ValueError, match=r"'distance_of_mine' is that of .*/a' already.* of .*/b' another name"):
+            methods.resolve(str(tmp_path / "b" / "m.py"))
+    finally:
+        sys.path[:] = [folder for folder in sys.path if not folder.startswith(str(tmp_path))]
+        sys.modules.pop("distance_of_mine", None)
+        own._helpers.pop("distance_of_mine", None)
+
+
+@pytest.mark.parametrize("version", ['"one"', "1.5", "None", "True"])
+def test_version_must_be_an_integer(write, version):
+    path = write(METHOD.replace('name = "brightness"', f'name = "brightness"\n    version = {version}'))
+    with pytest.raises(ValueError, match=r"version is .*; accepted are integers"):
+        methods.resolve(str(path))
+
+
+def test_a_syntax_error_is_told_where_it_is(write, monkeypatch):
+    bad = write("x = 1\n\n\n\ny = (\n", "helper_with_error.py")
+    monkeypatch.syspath_prepend(bad.parent)
+    path = write("import helper_with_error\n")
+    with pytest.raises(ValueError, match=r"mine\.py, line 1, imports .*helper_with_error\.py, whose line 5 raises Syn"):
+        methods.resolve(str(path))
+    with pytest.raises(ValueError, match=r"mine\.py, line 2, raises SyntaxError"):
+        methods.resolve(str(write("import ast\nast.literal_eval('1 +')\n")))
+    with pytest.raises(ValueError, match=r"mine\.py, line 2, raises SyntaxError"):
+        methods.resolve(str(write("import ast\nx = = 3\n")))

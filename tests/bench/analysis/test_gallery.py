@@ -5,69 +5,72 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import methods
 from bench import table1
 from bench.analysis import gallery
 from bench.data import load
-from bench.engine import published
+from bench.engine import protocol, published
+from bench.engine.cells import Cell
 
-METHOD = '''
+OTHER = """
 import numpy as np
 from methods import OneClassMethod
 
 
-class Grey(OneClassMethod):
-    """Scores by the mean grey value; learns nothing from the auxiliary images but that they were there."""
-
-    name = "grey"
+class Other(OneClassMethod):
+    name = "other"
     needs_auxiliary = True
 
     def fit_auxiliary(self, images, *, path=None):
         path.write_text("learned")
         return self
 
-    def prepare(self, images):
-        return images.astype(np.float64).mean(axis=(1, 2, 3))
-
-    def reconstruct(self, images):
-        return 255 - images
+    def reconstruct(self, whatever):
+        raise RuntimeError("never to be called")
 
     def fit(self, features):
-        self.mean = features.mean()
         return self
 
     def score_samples(self, features):
-        return -np.abs(features - self.mean)
-'''
+        return np.zeros(len(features))
+"""
 
 
 @pytest.fixture
 def run(tmp_path: Path, image_folder: Path) -> Path:
-    """A run of a method that can reconstruct, on the three classes of coloured noise."""
-    (tmp_path / "grey.py").write_text(METHOD)
-    arguments = ["--datasets", f"folder:{image_folder}", "--methods", f"{tmp_path / 'grey.py'}:Grey", "--runs", "2"]
-    assert (
-        table1.main([*arguments, "--train-per-class", "2", "4", "--workers", "1", "--out", str(tmp_path / "run")]) == 0
-    )
-    return tmp_path / "run"
+    """A run of corel on the three classes of coloured noise, and of a method that has a verb of the same name."""
+    folder = tmp_path
+    (folder / "other.py").write_text(OTHER)
+    arguments = ["--datasets", f"folder:{image_folder}", "--methods", str(folder / "other.py"), "corel", "--runs", "2"]
+    arguments += ["--set", "corel.epochs=1", "--set", "corel.batch_size=8", "--train-per-class", "2", "4"]
+    assert table1.main([*arguments, "--workers", "1", "--out", str(folder / "run")]) == 0
+    return folder / "run"
 
 
-def test_a_run_leaves_the_images_of_its_method(run: Path, image_folder: Path):
+def test_a_run_leaves_the_images_of_corel(run: Path, image_folder: Path):
     kept = np.load(run / gallery.FILE)
     dataset = load(f"folder:{image_folder}")
     assert kept["classes"].tolist() == list(dataset.classes)
+    assert str(kept["about"]).startswith("corel")
     assert str(kept["about"]).endswith("m = 4, run 0")
-    np.testing.assert_array_equal(kept["reconstructions"], 255 - kept["originals"])
     for index, image in enumerate(kept["originals"]):
         assert any((image == other).all() for other in dataset.test_images[dataset.test_labels == index])
     assert kept["most"].shape == kept["least"].shape == (3, 8, 3, 32, 32)
-    # what scores most is nearest to the mean grey of the class; whose class an image is of is told with it
-    greys = kept["most"].mean(axis=(2, 3, 4)), kept["least"].mean(axis=(2, 3, 4))
-    for most, least, own in zip(*greys, dataset.classes, strict=True):
-        mean = dataset.train_images[dataset.train_labels == list(dataset.classes).index(own)].mean()
-        assert abs(most - mean).max() <= abs(least - mean).max()
+    rows = published.read_rows(run).cells.query("method == 'corel' and train_per_class == '4' and run == 0")
+    cells = [Cell.from_row({k: None if pd.isna(v) else v for k, v in row.items()}) for row in rows.to_dict("records")]
+    method = cells[0].method.create(seed=cells[0].auxiliary_seed, device="cpu")
+    method.fit_auxiliary(dataset.train_images, path=run / "cache" / "auxiliary" / cells[0].auxiliary_key)
+    np.testing.assert_array_equal(kept["reconstructions"], method.reconstruct(kept["originals"]))
+    for cell, most, least in zip(cells, kept["most"], kept["least"], strict=True):
+        drawn = protocol.draw(
+            dataset.train_labels, cell.class_index, 4, dataset=cell.draw_name, run=0, base_seed=cell.base_seed
+        )
+        method.fit(method.prepare(dataset.train_images[drawn]))
+        scores = [method.score_samples(method.prepare(images)) for images in (most, least)]
+        assert scores[0].min() >= scores[1].max()
     assert kept["most_in_class"].any()
     assert not kept["least_in_class"].all()
 

@@ -91,7 +91,7 @@ def test_subset_is_pinned():
 
 @pytest.mark.parametrize("count", [0, 3, 121])
 def test_impossible_subset(count):
-    with pytest.raises(ValueError, match=rf"test_images: got {count}, .*120 test images of 4 classes; .* 4 to 120"):
+    with pytest.raises(ValueError, match=rf"--test-images: got {count}, .*120 test images of 4 classes; .* 4 to 120"):
         subset(count=count)
 
 

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from bench.engine.cells import Cell, MethodSpec
-from bench.engine.store import Store
+from bench.engine.store import Rows, Store
 
 SPEC = MethodSpec("corel", "quick", {"eta": 2.0}, 1, "", True, {"method": "corel", "eta": 2.0})
 
@@ -207,3 +207,44 @@ def test_every_table_is_looked_at(tmp_path, table):
         connection.execute(f"CREATE TABLE {table} (key TEXT, aucs TEXT, git_commit TEXT)")
     with pytest.raises(ValueError, match=r"store: cannot use .*its tables are those of another version"):
         Store(tmp_path / "s.sqlite")
+
+
+def _altered(rows: Rows, **values: object) -> Rows:
+    cells = rows.cells.copy()
+    for name, value in values.items():
+        cells[name] = value
+    return dataclasses.replace(rows, cells=cells)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("class", 4), ("run", 1), ("settings", '{"eta":3.0}'), ("method_identity", "mine"), ("train_per_class", "500"),
+        ("dataset_fingerprint", "e" * 64), ("auxiliary_fingerprint", None), ("seeds", '{"base":1}'),
+        ("test_images", 10), ("source_digest", "ab"), ("protocol", 0), ("method_version", 2),
+    ],
+)  # fmt: skip
+def test_a_row_of_another_store_must_be_the_cells(tmp_path, column, value):
+    with Store(tmp_path / "a.sqlite") as store:
+        add(store)
+        rows = store.rows()
+    with Store(tmp_path / "b.sqlite") as store:
+        with pytest.raises(ValueError, match=f"--from: the row of cell .* has {column} .*, where the cell has"):
+            store.take(_altered(rows, **{column: value}), [cell()])
+        assert len(store.finished([cell().key])) == 0
+        store.take(_altered(rows, key="another"), [cell()])
+        assert len(store.finished([cell().key])) == 0
+        store.take(rows, [cell()])
+        assert len(store.finished([cell().key])) == 1
+
+
+@pytest.mark.parametrize(
+    "aucs", ['{"": 7.5}', '{"": true}', '{"": -0.2}', '{"": 0.5, "oracle": 1.5}', '{"": NaN}', "{}"]
+)
+def test_what_is_no_auc_is_refused(tmp_path, aucs):
+    with Store(tmp_path / "s.sqlite") as store:
+        add(store)
+        with store._connection:
+            store._connection.execute("UPDATE cells SET aucs = ?", (aucs,))
+        with pytest.raises(ValueError, match="accepted are numbers from 0 to 1 by name"):
+            store.finished([cell().key])

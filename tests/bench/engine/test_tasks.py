@@ -175,7 +175,7 @@ def test_only_the_chosen_test_images_are_scored(task):
     assert tasks.run_task(made).aucs == {"": 0.5}
     assert tasks.run_task(task(variants="{'': np.arange(6.0)}", test_images=4)).error == (
         "ValueError: scores: the method returned shape (6,); accepted are (4,), one score an image, and (k, 4), a "
-        "family of k scores"
+        "family of k scores, by the name 'oracle'"
     )
 
 
@@ -188,13 +188,20 @@ def test_only_the_chosen_test_images_are_scored(task):
         "{'': torch.tensor(score, requires_grad=True)}",
         "{'': torch.tensor(score).bfloat16()}",
         "{'': (score * 100).astype(int)}",
-        "{'': np.stack([score, -score])}",
+        "{'oracle': np.stack([score, -score])}",
         "{'': [torch.tensor(x) for x in score]}",
     ],
 )
 def test_scores_in_another_container_are_accepted(task, variants):
     outcome = tasks.run_task(task(variants=variants))
-    assert (outcome.error, outcome.aucs) == ("", {"": 1.0})
+    assert (outcome.error, list(outcome.aucs.values())) == ("", [1.0])
+
+
+@pytest.mark.parametrize("name", ["", "best"])
+def test_the_best_of_a_family_is_called_an_oracle(task, name):
+    """Of 500 scores that are noise, the best by test AUC is far above chance."""
+    outcome = tasks.run_task(task(variants=f"{{{name!r}: np.random.normal(size=(500, len(score)))}}"))
+    assert "returned a family of scores, shape (500, 6), which is accepted by the name 'oracle' alone" in outcome.error
 
 
 @pytest.mark.parametrize(
