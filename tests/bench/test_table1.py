@@ -180,7 +180,7 @@ def test_several_auxiliary_datasets(table, image_folder, method_file):
     _, output, _ = table("--methods", "corel", method_file, "--auxiliary", own, "digits", "--dry-run")
     assert re.findall(r"(\S+) on \S+, m = 4, auxiliary (\S+): 6 cells", output) == [("corel", own), ("corel", "digits")]
     assert f"{method_file} on {own}, m = 4: 6 cells to run" in output
-    assert "shared autoencoder of corel on digits to train" in output
+    assert "training of corel on digits, time unknown" in output
 
 
 def test_first_rows_are_shown_before_the_last(table, method_file):

@@ -151,7 +151,8 @@ def test_what_is_kept_is_not_computed_again(here, capsys, monkeypatch):
 ])  # fmt: skip
 def test_one_changed_digit_is_found(here, capsys, column):
     frame = rows()
-    index = frame.index[frame["auxiliary_key"] != ""][3]
+    whole = frame["aucs"].str.contains("1.0", regex=False)  # another last digit would be above 1, and is not even read
+    index = frame.index[(frame["auxiliary_key"] != "") & ~whole][0]
     before = frame.loc[index, column]
     at = [place for place, letter in enumerate(before) if letter.isdigit()][-1]
     text = Path(f"{FOLDER}/rows.csv").read_text()
@@ -315,7 +316,7 @@ def test_numbers_of_a_page(here, capsys):
         assert command("verify") == 1
         assert re.search(fault, capsys.readouterr().out), change
     for old, new, fault in [
-        ("<!-- rows: results/small -->", "", r":7: 0\.\d{3} ± 0\.\d{3} does not say which row"),
+        ("<!-- rows: results/small -->", "", r":7: \d\.\d{3} does not say which row"),
         ("rows: results/small", "rows: results/none", "there is no results/none/table1.md"),
         ("# A page", "AUC 0.9712 is good", r":1: 0\.9712 does not say which row"),
         ("# A page", "<!-- rows: results/small -->", r":1: no table follows"),
