@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -41,7 +42,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # a name of its own for each call: threads of this process, and other machines, may write beside it
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.tmp")
 
 
 def check_path(name: str, path: str | os.PathLike[str] | None) -> Path | None:

@@ -20,7 +20,7 @@ def connectivity_loss(
     Parameters
     ----------
     z
-        (b, n) floating point: b codes. With k branches, branch i is columns i·n/k to (i + 1)·n/k.
+        (b, n) floating point, b ≥ 1, n ≥ 1: b codes. With k branches, branch i is columns i·n/k to (i + 1)·n/k.
     eta
         The length η > 0 that death times are to have.
     branches
@@ -28,7 +28,7 @@ def connectivity_loss(
     p
         Norm, 1 ≤ p ≤ ∞.
     reduction
-        Over branches: ``"mean"`` as the authors' released code, or ``"sum"`` as §5 of the paper writes it.
+        Over branches: ``"mean"``, as in the authors' released code, or ``"sum"`` as §5 of the paper writes it.
 
     Returns
     -------
@@ -52,7 +52,11 @@ def connectivity_loss(
         if z.requires_grad and torch.is_grad_enabled():
             return _Connectivity.apply(z, eta, branches, p, factor)
         return cpu_kernels().connectivity(z, branches, eta, factor, p, False)[0]
-    return factor * (death_times(_clouds(z, branches), p) - eta).abs().sum()
+    return _loss(death_times(_clouds(z, branches), p), eta, factor)
+
+
+def _loss(deaths: Tensor, eta: float, factor: float) -> Tensor:
+    return factor * (deaths - eta).abs().sum()
 
 
 def _clouds(z: Tensor, branches: int) -> Tensor:
@@ -74,7 +78,7 @@ class _Connectivity(torch.autograd.Function):
         z, gradient, edges = ctx.saved_tensors
         if torch.is_grad_enabled():
             eta, branches, p, factor = ctx.settings
-            loss = factor * (edge_lengths(_clouds(z, branches), edges, p) - eta).abs().sum()
+            loss = _loss(edge_lengths(_clouds(z, branches), edges, p), eta, factor)
             (gradient,) = torch.autograd.grad(loss, z, create_graph=True)
         return upstream * gradient, None, None, None, None
 
@@ -87,7 +91,29 @@ _reduction = _checks.one_of("mean", "sum")
 
 
 class ConnectivityLoss(nn.Module):
-    """Module of :func:`connectivity_loss`, with the same parameters.
+    """Connectivity loss of a batch of codes: Σ |η − ε| over the b − 1 deaths ε of each branch (paper, Eq. 4).
+
+    ``loss(z)`` takes codes (b, n) floating point, b ≥ 1, n ≥ 1, on any device, and gives a scalar: float64 for float64
+    codes and float32 otherwise (also under autocast). With k branches, branch i is columns i·n/k to (i + 1)·n/k. A
+    single code has no deaths and loss 0. Where |η − ε| or a length has no derivative, the subgradient is 0. It can be
+    differentiated twice, and runs under ``torch.compile``, ``torch.export`` and ``torch.func``; ``torch.jit.trace``
+    would keep the numbers of the batch that it traced.
+
+    Parameters
+    ----------
+    eta
+        The length η > 0 that death times are to have.
+    branches
+        Number of branches k; divides n.
+    p
+        Norm, 1 ≤ p ≤ ∞.
+    reduction
+        Over branches: ``"mean"``, as in the authors' released code, or ``"sum"``, as §5 of the paper writes it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument, or ``z`` at a call, is not as described.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pictures of persistence diagrams: an axis of matplotlib in, the same axis out.
+"""Pictures of persistence diagrams: matplotlib Axes in, the same Axes out.
 
 Colours are those of Okabe and Ito, which colour-blind readers can tell apart. For readers of grey print, dimensions
 also differ in their markers in a diagram, and are one above the other in a barcode.
@@ -7,7 +7,7 @@ also differ in their markers in a diagram, and are one above the other in a barc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from corel import _checks
+from corel.persistence.diagram import PersistenceDiagram
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X")
@@ -25,23 +26,9 @@ _GREY = "#777777"
 _INFINITY, _HIGHEST = 0.95, 0.88
 
 
-@runtime_checkable
-class Diagram(Protocol):
-    """What is drawn; :class:`corel.PersistenceDiagram`, which draws itself by this module, is one."""
-
-    @property
-    def dim(self) -> int:
-        """Dimension of the classes."""
-
-    @property
-    def points(self) -> Tensor:
-        """Births and deaths, (k, 2)."""
-
-    def numpy(self) -> np.ndarray:
-        """Births and deaths, (k, 2)."""
-
-
-def plot_diagram(diagrams: Diagram | Iterable[Diagram], ax: Axes | None = None, **style: Any) -> Axes:
+def plot_diagram(
+    diagrams: PersistenceDiagram | Iterable[PersistenceDiagram], ax: Axes | None = None, **style: Any
+) -> Axes:
     """Draw persistence diagrams: a point for each class, its death over its birth.
 
     Classes that never die are on the dashed line "∞". What ``ax`` holds of earlier calls stays in sight.
@@ -82,8 +69,7 @@ def plot_diagram(diagrams: Diagram | Iterable[Diagram], ax: Axes | None = None, 
             ax.plot(births[~finite], ends, transform=ax.get_xaxis_transform(), **{**look, "label": None})
             ax.plot((0, 1), (_INFINITY, _INFINITY), "--", color=_GREY, linewidth=1, transform=ax.transAxes)
             ax.text(1.01, _INFINITY, "∞", color=_GREY, va="center", transform=ax.transAxes)
-    bounds = ax.dataLim.get_points()
-    low, high = _range(bounds)
+    low, high = _range(ax.dataLim.get_points())
     margin = 0.05 * (high - low)
     bottom = low - margin
     ax.set(xlim=(bottom, high + margin), ylim=(bottom, bottom + (high - bottom) / _HIGHEST), aspect="equal")
@@ -93,7 +79,9 @@ def plot_diagram(diagrams: Diagram | Iterable[Diagram], ax: Axes | None = None, 
     return ax
 
 
-def plot_barcode(diagrams: Diagram | Iterable[Diagram], ax: Axes | None = None, **style: Any) -> Axes:
+def plot_barcode(
+    diagrams: PersistenceDiagram | Iterable[PersistenceDiagram], ax: Axes | None = None, **style: Any
+) -> Axes:
     """Draw a persistence barcode: a bar for each class, from its birth to its death.
 
     Bars are in the order of the classes in their diagram, dimensions one above the other. The bar of a class that never
@@ -140,15 +128,15 @@ def plot_barcode(diagrams: Diagram | Iterable[Diagram], ax: Axes | None = None, 
     return ax
 
 
-def _diagrams(diagrams: Diagram | Iterable[Diagram]) -> list[Diagram]:
+def _diagrams(diagrams: PersistenceDiagram | Iterable[PersistenceDiagram]) -> list[PersistenceDiagram]:
     accepted = "a PersistenceDiagram, and sequences of them"
-    if isinstance(diagrams, Diagram):
+    if isinstance(diagrams, PersistenceDiagram):
         return [diagrams]
     if not isinstance(diagrams, Iterable) or isinstance(diagrams, str | Tensor | np.ndarray):
         raise TypeError(_checks.got("diagrams", diagrams, accepted))
     found = list(diagrams)
     for one in found:
-        if not isinstance(one, Diagram):
+        if not isinstance(one, PersistenceDiagram):
             raise TypeError(_checks.got("diagrams", one, accepted))
     return found
 
@@ -170,15 +158,15 @@ def _range(numbers: np.ndarray) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _of(values: tuple[str, ...], diagram: Diagram) -> str:
+def _of(values: tuple[str, ...], diagram: PersistenceDiagram) -> str:
     return values[diagram.dim % len(values)]
 
 
-def _label(diagram: Diagram) -> str:
+def _label(diagram: PersistenceDiagram) -> str:
     return f"dimension {diagram.dim}" + ("" if len(diagram.points) else ": no classes")
 
 
-def _explain(ax: Axes, diagrams: list[Diagram], **options: Any) -> None:
+def _explain(ax: Axes, diagrams: list[PersistenceDiagram], **options: Any) -> None:
     """The legend, and a word where there is nothing to see."""
     if diagrams:
         ax.legend(frameon=False, **options)

@@ -202,7 +202,7 @@ def _entropy_bound(alpha: float, beta: float, epsilon: float, n: int, name: str 
 
 def _finite(points: np.ndarray | Tensor) -> Tensor:
     if isinstance(points, np.ndarray):
-        if points.dtype.kind not in "fiubc":
+        if points.dtype.kind != "f":
             raise TypeError(f"points: got dtype {points.dtype}; accepted are floating-point numbers")
         # torch refuses negative strides, and warns of memory that cannot be written to
         points = torch.from_numpy(np.require(_checks.native(points), requirements=["C", "W"]))

@@ -52,6 +52,8 @@ class _Settings:
             reduction=_checks.one_of("mean", "sum"),
             seed=_checks.seed,
         )
+        for name in ("eta", "lam", "lr"):  # 2 and 2.0 are the same training
+            object.__setattr__(self, name, float(getattr(self, name)))
 
 
 def train_autoencoder(
@@ -78,7 +80,8 @@ def train_autoencoder(
     Parameters
     ----------
     images
-        (n, 3, 32, 32), uint8 (scaled to [0, 1]) or floating point in [0, 1]; may be memory-mapped.
+        NumPy array or tensor (n, 3, 32, 32), uint8 (scaled to [0, 1]) or floating point in [0, 1]; may be
+        memory-mapped.
     eta
         The length η that death times are to have.
     lam
@@ -94,15 +97,17 @@ def train_autoencoder(
     reduction
         Over branches: ``"mean"`` (the authors' code) or ``"sum"`` (the paper's formula).
     seed
-        Seeds weights and the order of images. torch's global random state is neither read nor changed.
+        From −2⁶³ to 2⁶⁴ − 1. Seeds weights and the order of images. torch's global random state is neither read nor
+        changed.
     device
-        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or a :class:`torch.device`.
     progress
         Show a progress bar on standard error with both losses and α̂, ε̂, β̂.
     checkpoint
         A file in which the state is saved after each epoch. A training that was killed continues from there; on the
         CPU, to the same weights bit for bit. A finished training is loaded, and continued if ``epochs`` is larger now.
-        A file of other images or settings is replaced.
+        A file of other images or settings is replaced. One of more epochs than are asked for is left as it is: the
+        training starts anew, and is not saved.
 
     Returns
     -------
@@ -136,7 +141,7 @@ def train_autoencoder(
         trainer = _Trainer(settings, where)
         start = trainer.load(state)
         if start > epochs:
-            trainer = _Trainer(settings, where)
+            trainer, state = _Trainer(settings, where), Checkpoint(None)
             start = 0
         if start < epochs:
             state.check_writable()
@@ -203,6 +208,7 @@ class _Trainer:
         reconstructed, z = self.model(x)
         reconstruction = (reconstructed - x).abs_().sum() / len(x)
         deaths = death_times(z.view(len(z), settings.branches, settings.branch_dim).transpose(0, 1))
+        # as in connectivity_loss; the deaths themselves are measured below
         per_branch = (deaths - settings.eta).abs().sum(1)
         connectivity = per_branch.mean() if settings.reduction == "mean" else per_branch.sum()
         self.optimizer.zero_grad(set_to_none=True)

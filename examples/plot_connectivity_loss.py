@@ -3,8 +3,8 @@ A connectivity loss in one's own training loop
 ==============================================
 
 An autoencoder of scikit-learn's handwritten digits with a code of 20 dimensions in four branches, trained once for
-reconstruction alone and once with the connectivity loss added. The loss draws the deaths of each branch of a batch, the
-lengths at which its points merge into one component, to η = 2.
+reconstruction alone and once with the connectivity loss added. The loss pulls the deaths of each branch of a batch, the
+lengths at which its points merge into one component, towards η = 2.
 """
 
 # %%

@@ -1,7 +1,9 @@
-"""Lengths under ‖·‖p, defined once, to the last bit, for every algorithm and device.
+"""Lengths under ‖·‖p, defined once for every algorithm and device.
 
-Algorithms compare lengths, so all of them must round lengths in the same way. This is the definition, for points x and
-y of one floating dtype; every operation is rounded to that dtype, and none is fused or reordered:
+Algorithms compare lengths, so all of them must round lengths in the same way: for p ∈ {1, 2, ∞} to the last bit on
+every device; other powers may differ in the last bit between devices, and with them the order of edges that are almost
+equal. This is the definition, for points x and y of one floating dtype; every operation is rounded to that dtype, and
+none is fused or reordered:
 
 ====== ================================================================================================
 p      length of x − y =: u
@@ -30,7 +32,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from corel import _checks
-from corel.persistence.rounding import EUCLIDEAN_RANGE
+from corel.persistence.kernels.rounding import EUCLIDEAN_RANGE
 
 _PLAIN = Tensor, torch.nn.Parameter
 
@@ -93,12 +95,13 @@ def symmetric_lengths(distances: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If a length is NaN or negative, or a matrix not symmetric, or not 0 on its diagonal, up to rounding.
+        If a length is NaN, or negative above the diagonal, or a matrix not symmetric, or not 0 on its diagonal, up to
+        rounding.
     """
     lengths = distances.detach()
     if lengths.dtype not in _checks.COMPUTED:
         lengths = lengths.float()
-    for wrong, what in ((lengths.isnan(), "NaN"), (lengths < 0, "a negative length")):
+    for wrong, what in ((lengths.isnan(), "NaN"), (lengths.triu(1) < 0, "a negative length")):
         if wrong.any():
             place = tuple(wrong.nonzero()[0].tolist())
             raise ValueError(f"distances: got {what} at {place}; accepted are lengths ≥ 0, and infinity")
@@ -115,7 +118,7 @@ def symmetric_lengths(distances: Tensor) -> Tensor:
             f"rounding apart ({rounding[tuple(matrix)].item():.2g}); accepted are symmetric ones, such as "
             "(distances + distances.mT) / 2"
         )
-    wrong = lengths.diagonal(dim1=-2, dim2=-1) > rounding.squeeze(-1)
+    wrong = lengths.diagonal(dim1=-2, dim2=-1).abs() > rounding.squeeze(-1)
     if wrong.any():
         *matrix, i = wrong.nonzero()[0].tolist()
         place = (*matrix, i, i)

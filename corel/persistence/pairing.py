@@ -85,8 +85,8 @@ class Coboundary:
         n = len(self.order.place)
         if (self.order.levels + 1) * n ** (self.dim + 2) >= 2**63:
             raise ValueError(
-                f"max_dim: got {self.dim} or more for {n} points, whose simplices 64-bit integers cannot number; "
-                "choose a smaller max_dim"
+                f"max_dim: got {self.dim} or more for {n} points of {self.order.levels} different lengths, whose "
+                "simplices 64-bit integers cannot number; choose a smaller max_dim or max_length"
             )
 
     def number(self, vertices: Tensor, level: Tensor) -> Tensor:

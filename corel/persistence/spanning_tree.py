@@ -2,8 +2,8 @@
 
 Under a filtration by length, the components of a cloud merge along the edges of its minimum spanning tree: they are
 the pairing of dimension 0, and their lengths are the death times (all births are 0, one class lives for ever).
-Edges are ordered by (length, i, j), i < j. This order is total, so the tree is unique: every algorithm and every
-device gives the same edges.
+Edges are ordered by (length, i, j), i < j. This order is total, so the tree is unique: every algorithm gives the same
+edges, and so does every device where it rounds lengths in the same way (:mod:`corel.persistence.metric`).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def merge_edges(points: Tensor | None = None, p: float = 1.0, *, distances: Tens
         Norm of ``points``, 1 ≤ p ≤ ∞.
     distances
         In place of ``points``: (…, n, n) floating point, n ≥ 1, of any metric; each matrix as
-        :func:`corel.vr_persistence` accepts it: non-negative, symmetric and 0 on the diagonal, up to rounding. Lengths
-        are those above the diagonal, (i, j) with i < j; ∞ joins points only where nothing else does.
+        :func:`corel.vr_persistence` accepts it: non-negative above the diagonal; symmetric and 0 on it, up to
+        rounding. Lengths are those above the diagonal, (i, j) with i < j; ∞ joins points only where nothing else does.
 
     Returns
     -------

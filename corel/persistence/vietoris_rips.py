@@ -38,9 +38,9 @@ from corel.persistence.spanning_tree import check_points, merge_edges
 
 def vr_persistence(
     points: Tensor | None = None,
+    p: float = 1.0,
     *,
     distances: Tensor | None = None,
-    p: float = 1.0,
     max_dim: int = 0,
     max_length: float | None = None,
     algorithm: str = "auto",
@@ -56,16 +56,17 @@ def vr_persistence(
     ----------
     points
         (n, d) floating point, finite, n ≥ 1, d ≥ 1; float16 and bfloat16 are computed in float32.
+    p
+        Norm of ``points``, 1 ≤ p ≤ ∞.
     distances
         In place of ``points``: (n, n) floating point, n ≥ 1, non-negative, symmetric and zero on the diagonal. ∞ means
         that two points are never joined. The triangle inequality need not hold. Lengths are those above the diagonal;
         those below it and on it may deviate, as rounding makes them do in ``torch.cdist(x, x)``, by up to 4 √ϵ times
         the largest finite length, ϵ being the machine epsilon of the dtype that is computed in, or by up to the machine
         epsilon of float16 or bfloat16, if given these, times that length.
-    p
-        Norm of ``points``, 1 ≤ p ≤ ∞.
     max_dim
-        Highest dimension of the classes, ≥ 0.
+        Highest dimension of the classes, ≥ 0. Simplices are numbered in 64 bits: that is enough for about 7,000 points
+        where ``max_dim`` is 1 and 1,600 where it is 2, and for more where few lengths differ.
     max_length
         Simplices up to this length are in the filtration, ≥ 0; classes that are alive then are essential. By default
         the enclosing radius, the least length within which one point reaches all others: nothing but one component is
@@ -75,7 +76,9 @@ def vr_persistence(
         of the coboundary matrix, which has the same pairs and takes far less work.
         ``"spanning-tree"``: dimension 0 as a minimum spanning tree, from points in O(n) memory.
         ``"auto"``: the spanning tree in dimension 0; above, the coboundary matrix, reduced on the CPU by a compiled
-        function a column at a time, and elsewhere by Algorithm 3. Every way gives the same.
+        function a column at a time, and elsewhere by Algorithm 3. Every way gives the same. Under the transforms of
+        ``torch.func``, all of them are ``"reduction"``; ``torch.vmap`` is not possible, since the number of classes
+        depends on the numbers in the cloud.
 
     Returns
     -------
@@ -118,13 +121,11 @@ def vr_persistence(
     lengths = source if distances is not None else None
     order = None  # not needed for dimension 0 alone
 
-    def values(edges: Tensor) -> Tensor:
-        return edge_lengths(source, edges, p) if lengths is None else lengths[edges.unbind(1)]
-
-    tree = algorithm != "reduction"
+    # Kruskal's algorithm reads the numbers themselves, which tensors in a transform of torch.func do not give.
+    tree = algorithm != "reduction" and not torch._C._functorch.is_functorch_wrapped_tensor(source)
     if tree and max_dim == 0:
         edges = merge_edges(points, p, distances=distances)
-        length = values(edges).detach()
+        length = _values(source, lengths, edges, p).detach()
         longest = math.inf if max_length is None else max_length
         all_pairs = [pairs_of_graph(n, edges[(length <= longest) & (length < math.inf)])]
     else:
@@ -142,7 +143,7 @@ def vr_persistence(
         for simplices in (pairs.death,) if dim == 0 else (births, pairs.death):
             needed.append(_longest_edges(order, simplices))
             sizes.append(simplices.shape[0])
-    value = iter(values(torch.cat(needed)).split(sizes))
+    value = iter(_values(source, lengths, torch.cat(needed), p).split(sizes))
     diagrams = []
     for dim, (pairs, births) in enumerate(zip(all_pairs, all_births, strict=True)):
         essential = pairs.essential.shape[0]
@@ -151,6 +152,11 @@ def vr_persistence(
         deaths = _extend(pairs.death, essential, -1)
         diagrams.append(PersistenceDiagram(dim, points_of_dim, birth_simplices=births, death_simplices=deaths))
     return diagrams
+
+
+def _values(source: Tensor, lengths: Tensor | None, edges: Tensor, p: float) -> Tensor:
+    """Lengths of edges, from the matrix ``lengths`` if there is one, else from the points ``source``."""
+    return edge_lengths(source, edges, p) if lengths is None else lengths[edges.unbind(1)]
 
 
 def _extend(x: Tensor, rows: int, value: float) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -100,3 +102,14 @@ def test_no_code_of_a_file_is_run(tmp_path):
     torch.save({"key": "key", "parts": Runs(tmp_path / "ran")}, tmp_path / "c.pt")
     assert Checkpoint(tmp_path / "c.pt", "key").load() == (0, None)
     assert not (tmp_path / "ran").exists()
+
+
+def test_threads_may_write_the_same_file(tmp_path):
+    def write(number: int) -> None:
+        write_atomically(tmp_path / "f", lambda stream: stream.write(bytes([number]) * 1000))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(200)))
+    content = (tmp_path / "f").read_bytes()
+    assert content == content[:1] * 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]

@@ -131,9 +131,11 @@ def test_finished_training_is_loaded_continued_or_redone(tmp_path, monkeypatch):
     assert ran == [4, 5]
     assert torch.equal(weights(longer), weights(train_autoencoder(IMAGES, **{**SMALL, "epochs": 5})[0]))
     ran.clear()
+    kept = path.read_bytes()
     _, shorter = train_autoencoder(IMAGES, **{**SMALL, "epochs": 2}, checkpoint=path)
     assert ran == [1, 2]
     assert len(shorter) == 6
+    assert path.read_bytes() == kept, "the longer training is kept"
 
 
 @pytest.mark.parametrize("change", [{"seed": 9}, {"lam": 1.0}, {"reduction": "sum"}, {"images": 255 - IMAGES}])
@@ -144,6 +146,15 @@ def test_checkpoint_of_another_training_is_not_used(tmp_path, change):
     expected, _ = train_autoencoder(**arguments)
     got, _ = train_autoencoder(**arguments, checkpoint=path)
     assert torch.equal(weights(got), weights(expected))
+
+
+def test_whole_numbers_are_the_same_settings(tmp_path):
+    path = tmp_path / "c"
+    _, history = train_autoencoder(IMAGES, **{**SMALL, "eta": 2.0, "lam": 20.0}, checkpoint=path)
+    before = path.read_bytes()
+    _, again = train_autoencoder(IMAGES, **{**SMALL, "eta": 2, "lam": np.int64(20)}, checkpoint=path)
+    assert path.read_bytes() == before
+    assert again.equals(history)
 
 
 def test_damaged_checkpoint_starts_again(tmp_path):

@@ -188,6 +188,7 @@ def reduce_coboundary(level, levels, vertices, own_levels, cleared):
     # Columns by the number of their lowest one, which they are kept without. Most are never needed: a column is built
     # from the simplex ``of``, and what occurs twice in it cancelled, before it is first added to another.
     owner = Dict.empty(types.int64, types.int64)
+    # (empty lists: the comprehensions tell Numba the type of their elements)
     of = [np.int64(0) for _ in range(0)]
     columns = [np.empty(0, np.int64) for _ in range(0)]
     ready = [False for _ in range(0)]

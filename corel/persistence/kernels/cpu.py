@@ -25,7 +25,8 @@ from corel.persistence.kernels.vectors import LANES, LINE
 _WORTH_THREADS, _ENTRIES_WORTH_THREADS = 2_000_000, 500_000
 #: How many times as long a coordinate takes where lengths are powers as for p ∈ {1, 2, ∞}.
 _POWERS = 16
-#: Clouds of more points than this are divided into blocks; from this many points on, blocks go to several threads.
+#: Clouds of more points than this are divided into blocks where p = 1, whose screening of blocks is cheap, and under
+#: other norms where they hold more coordinates than a block; from this many points on, blocks go to several threads.
 _LARGE, _LARGE_FOR_THREADS = 1500, 4000
 #: Most coordinates in a block of a large cloud, and fewest points.
 _BLOCK, _SMALLEST_BLOCK = 2**17, 256
@@ -216,7 +217,9 @@ def _trees(clouds: np.ndarray, p: float, name: str = "points") -> tuple[np.ndarr
     work = batch * n * n * d // 2 * (1 if p in (1.0, 2.0, math.inf) else _POWERS)
     threads = torch.get_num_threads() if work > _WORTH_THREADS else 1
     if n >= _LARGE_FOR_SEARCHES and (searches := _short_searches(clouds, p, threads)):
-        finite = all(tree_by_searches(*each) for each in zip(searches, edges, lengths, strict=True))
+        finite = True  # else there would be no searches
+        for each in zip(searches, edges, lengths, strict=True):
+            tree_by_searches(*each)
     elif n > _LARGE and (p == 1.0 or n * d > _BLOCK):
         finite = all(_tree_in_blocks(*each, p, threads) for each in zip(clouds, edges, lengths, strict=True))
     elif batch == 1:
@@ -274,8 +277,8 @@ def _tree_in_blocks(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p:
     return True
 
 
-def tree_by_searches(searches: Searches, tree: np.ndarray, lengths: np.ndarray) -> bool:
-    """Write the spanning tree of one cloud to ``tree`` and ``lengths``. Returns True."""
+def tree_by_searches(searches: Searches, tree: np.ndarray, lengths: np.ndarray) -> None:
+    """Write the spanning tree of one cloud to ``tree`` and ``lengths``."""
     searches.list_neighbours()
     n = len(tree) + 1
     edges, keys = np.empty(n - 1, np.int64), np.empty_like(lengths)
@@ -283,7 +286,6 @@ def tree_by_searches(searches: Searches, tree: np.ndarray, lengths: np.ndarray) 
     while components > 1:
         found, components = searches.merge(components, edges, keys, found)
     sort_tree(edges, keys, tree, lengths)
-    return True
 
 
 def _short_searches(clouds: np.ndarray, p: float, threads: int) -> list[Searches]:

@@ -19,6 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from corel.persistence.kernels.compiled import compiled
+from corel.persistence.kernels.rounding import EUCLIDEAN_RANGE
 from corel.persistence.kernels.vectors import (
     LANES,
     any_true,
@@ -29,20 +30,22 @@ from corel.persistence.kernels.vectors import (
     unary,
     vector_pointer,
 )
-from corel.persistence.rounding import EUCLIDEAN_RANGE
 
 EUCLIDEAN_RANGE_32, EUCLIDEAN_RANGE_64 = EUCLIDEAN_RANGE[torch.float32], EUCLIDEAN_RANGE[torch.float64]
 
 
 def add_magnitude(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
+    """Emit total + |u|."""
     return builder.fadd(total, unary(builder, "fabs", u))
 
 
 def add_square(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
+    """Emit total + u², two roundings."""
     return builder.fadd(total, builder.fmul(u, u))
 
 
 def maximum(builder: ir.IRBuilder, total: ir.Value, u: ir.Value) -> ir.Value:
+    """Emit max(total, |u|)."""
     magnitude = unary(builder, "fabs", u)
     return builder.select(builder.fcmp_ordered("<", total, magnitude), magnitude, total)
 
@@ -232,6 +235,7 @@ def advance(tiles, vertex, key, near, count, name, p):
 
 @njit(nogil=True, error_model="numpy")
 def _power(magnitude, largest, p):
+    """(magnitude / largest)ᵖ, 0 where both are."""
     real = type(magnitude)
     if largest == 0:
         return real(0)
@@ -241,6 +245,7 @@ def _power(magnitude, largest, p):
 
 @njit(nogil=True, error_model="numpy")
 def _root(total, largest, p):
+    """largest · total^(1/p)."""
     real = type(total)
     return largest * total ** real(1.0 / p)
 

@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from corel.persistence.kernels.rounding import EUCLIDEAN_RANGE
 from corel.persistence.reference import reference_merge_edges
-from corel.persistence.rounding import EUCLIDEAN_RANGE
 
 #: The trees of clouds of up to this many points are grown by one program each.
 SMALL = 1024
@@ -85,6 +85,8 @@ def _prim_kernel(  # type: ignore[no-untyped-def]
         to_newest = _lengths(
             points + newest * d, points + v * d, 1, 1, d, newest < n, v < n, smallest, down, up, KIND, DOUBLE
         )
+        # as infinity, a length that is NaN leaves every point in the tree and every index in range
+        to_newest = tl.where(to_newest == to_newest, to_newest, float("inf"))
         closer = (to_newest < length) | ((to_newest == length) & (newest < nearest))
         length = tl.where(closer, to_newest, length)
         nearest = tl.where(closer, newest, nearest)
@@ -133,7 +135,7 @@ def _nearest_outside_kernel(  # type: ignore[no-untyped-def]
             )  # fmt: skip
             other = tl.load(component + j, mask=there, other=-1)
             outside = (other[None, :] != own[:, None]) & there[None, :]
-            to_j = tl.where(outside, to_j, float("inf"))
+            to_j = tl.where(outside & (to_j == to_j), to_j, float("inf"))  # NaN becomes infinity
             least = tl.min(to_j, 1)
             # a length may overflow to infinity, and so equal that of a point inside: only those outside count
             at_least = tl.where(outside & (to_j == least[:, None]), j[None, :].to(tl.int64), n)

@@ -276,7 +276,7 @@ def with_entry(value: float, *place: int) -> torch.Tensor:
         ({"distances": torch.zeros(2, 0, 0)}, ValueError, r"^distances: got shape \(2, 0, 0\)"),
         ({"distances": with_entry(math.nan, 1, 2, 0)}, ValueError, r"^distances: got NaN at \(1, 2, 0\)"),
         ({"distances": with_entry(math.nan, 1, 2, 2)}, ValueError, r"^distances: got NaN at \(1, 2, 2\)"),
-        ({"distances": with_entry(-1e-9, 1, 2, 0)}, ValueError, r"^distances: got a negative length at \(1, 2, 0\)"),
+        ({"distances": with_entry(-1e-9, 1, 0, 2)}, ValueError, r"^distances: got a negative length at \(1, 0, 2\)"),
         ({"distances": with_entry(-math.inf, 0, 0, 1)}, ValueError, r"^distances: got a negative .* \(0, 0, 1\)"),
         ({"distances": with_entry(2, 1, 2, 0)}, ValueError, r"got 1 at \(1, 0, 2\) but 2 at \(1, 2, 0\), .*mT\) / 2$"),
         ({"distances": with_entry(math.inf, 1, 0, 1)}, ValueError, r"got inf at \(1, 0, 1\) but 1 at \(1, 1, 0\)"),
@@ -296,3 +296,21 @@ def test_rounding_is_measured_matrix_by_matrix():
     small[1, 0] += 0.01
     with pytest.raises(ValueError, match=r"at \(1, 0, 1\) but"):
         merge_edges(distances=torch.stack((1000 * (torch.ones(2, 2) - torch.eye(2)), small)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_minus_cosine(dtype):
+    """Rounding makes the diagonal, which is not read, negative; a negative length above it is still an error."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(50, 10, generator=generator, dtype=dtype))
+    matrix = 1 - directions @ directions.T
+    matrix.fill_diagonal_(-torch.finfo(dtype).eps)
+    clean = matrix.triu(1) + matrix.triu(1).T
+    assert torch.equal(death_times(distances=matrix), death_times(distances=clean))
+    (diagram,) = vr_persistence(distances=matrix)
+    assert torch.equal(diagram.points, vr_persistence(distances=clean)[0].points)
+    for place in ((3, 3), (2, 5)):
+        wrong = matrix.clone()
+        wrong[place] = -0.5
+        with pytest.raises(ValueError, match=r"distances: got (-0\.5|a negative length) at "):
+            death_times(distances=wrong)

@@ -508,3 +508,30 @@ def test_freed_memory_is_not_read(call, shape):
     points.untyped_storage().resize_(0)
     with pytest.raises(ValueError, match="points: got a tensor whose memory was freed"):
         call(points)
+
+
+@pytest.mark.parametrize("max_dim", [0, 1])
+@pytest.mark.parametrize("given", ["points", "distances"])
+def test_transforms_of_torch_func(max_dim, given):
+    """Tensors within them have no numbers for a kernel to read."""
+    points = torch.randn(9, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def total(x):
+        source = {"points": x} if given == "points" else {"distances": (x[:, None] - x).abs().sum(-1)}
+        diagrams = vr_persistence(**source, max_dim=max_dim)
+        finite = [diagram.points[diagram.points[:, 1] < math.inf] for diagram in diagrams]
+        return sum((part[:, 1] ** 2 - part[:, 0]).sum() for part in finite)
+
+    leaf = points.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(total(leaf), leaf)
+    for transform in (torch.func.grad, torch.func.jacrev, torch.func.jacfwd):
+        torch.testing.assert_close(transform(total)(points), expected)
+    tangent = torch.randn_like(points)
+    value, slope = torch.func.jvp(total, (points,), (tangent,))
+    torch.testing.assert_close(value, total(points))
+    torch.testing.assert_close(slope, (expected * tangent).sum())
+
+
+def test_norm_by_position_as_in_death_times():
+    points = torch.randn(6, 2, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(vr_persistence(points, 2.0)[0].points, vr_persistence(points, p=2.0)[0].points)
