@@ -133,7 +133,7 @@ class Corel(OneClassMethod):
         """Encode images: (n, 3, 32, 32) uint8 → (n, branches · branch_dim) float32."""
         if self._autoencoder is None:
             raise ValueError("corel: prepare needs a trained encoder; call fit_auxiliary first")
-        check_images(images)
+        check_images(images, least=0)
         codes = np.empty((len(images), self.settings.branches * self.settings.branch_dim), np.float32)
         batch = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
         with torch.inference_mode():

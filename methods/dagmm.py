@@ -198,7 +198,7 @@ class DAGMM(NeuralMethod):
 
     @needs_fit("_mixture")
     def score_samples(self, features: np.ndarray) -> np.ndarray:
-        """−energy, (n, 3, 32, 32) uint8 → (n,) float64; non-finite ones become just less than the least finite score.
+        """−energy, (n, 3, 32, 32) uint8 → (n,) float64; non-finite ones become one less than the least finite score.
 
         Raises
         ------
@@ -214,7 +214,7 @@ class DAGMM(NeuralMethod):
         finite = np.isfinite(scores)
         if not finite.any():
             raise NonFiniteLossError(f"dagmm: none of {len(scores)} energies is finite")
-        scores[~finite] = np.nextafter(scores[finite].min(), -np.inf)
+        scores[~finite] = scores[finite].min() - 1
         return scores
 
     @needs_fit("_mixture")

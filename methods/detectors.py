@@ -147,12 +147,13 @@ class DetectorMethod(OneClassMethod):
         return scores
 
     def _finite(self, scores: np.ndarray) -> np.ndarray:
-        """Refuse NaN; move an infinite score just beyond the finite ones, which keeps its rank."""
+        """Refuse NaN; move an infinite score beyond the finite ones, by 1 or, where rounding loses that, by a step."""
         undefined = np.count_nonzero(np.isnan(scores))
         if undefined:
             raise ValueError(f"{self.name}: {undefined} of {len(scores)} scores are not a number")
         finite = scores[np.isfinite(scores)]
-        low, high = np.nextafter([finite.min(), finite.max()], [-np.inf, np.inf]) if len(finite) else (-1.0, 1.0)
+        low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
+        low, high = min(low - 1, np.nextafter(low, -np.inf)), max(high + 1, np.nextafter(high, np.inf))
         return np.nan_to_num(scores, neginf=low, posinf=high)
 
     def _new_detector(self, n_features: int) -> Any:

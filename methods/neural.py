@@ -59,8 +59,8 @@ class TrainingSettings:
         check_fields(self, **{field.name: field.metadata["check"] for field in dataclasses.fields(self)})
 
 
-def check_images(features: np.ndarray) -> np.ndarray:
-    """Return ``features`` if they are (n, 3, 32, 32) uint8 images with n ≥ 1.
+def check_images(features: np.ndarray, least: int = 1) -> np.ndarray:
+    """Return ``features`` if they are (n, 3, 32, 32) uint8 images, ``least`` or more.
 
     Raises
     ------
@@ -71,8 +71,8 @@ def check_images(features: np.ndarray) -> np.ndarray:
         raise TypeError(f"features: got {type(features).__name__}; accepted are numpy arrays of uint8")
     if features.dtype != np.uint8:
         raise TypeError(f"features: got dtype {features.dtype}; accepted is uint8")
-    if features.ndim != 4 or features.shape[1:] != (3, 32, 32) or len(features) == 0:
-        raise ValueError(f"features: got shape {features.shape}; accepted is (n, 3, 32, 32) with n ≥ 1")
+    if features.ndim != 4 or features.shape[1:] != (3, 32, 32) or len(features) < least:
+        raise ValueError(f"features: got shape {features.shape}; accepted is (n, 3, 32, 32) with n ≥ {least}")
     return features
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib.abc
 import importlib.metadata
 import importlib.util
 import inspect
@@ -17,7 +18,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from methods.base import OneClassMethod, one_line
@@ -80,6 +81,20 @@ def digest(method: type[OneClassMethod]) -> str:
     return getattr(sys.modules[method.__module__], _DIGEST, "")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Source(importlib.abc.InspectLoader):
+    """Runs ``source`` as the file ``path``."""
+
+    path: Path
+    source: bytes
+
+    def get_source(self, fullname: str) -> str:
+        return importlib.util.decode_source(self.source)
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.source, str(self.path))
+
+
 @functools.cache
 def _module(path: Path, source: bytes) -> ModuleType:
     """Run the file under a module name made of its path and content, so that files of the same name stay apart.
@@ -89,16 +104,17 @@ def _module(path: Path, source: bytes) -> ModuleType:
     """
     source_digest = hashlib.sha256(source).hexdigest()
     unique = hashlib.sha256(b"%s\n%s" % (os.fsencode(path), source_digest.encode())).hexdigest()[:16]
-    spec = importlib.util.spec_from_file_location(f"corel_method_{path.stem}_{unique}", path)
+    name = f"corel_method_{path.stem}_{unique}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(path, source))
     assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     setattr(module, _DIGEST, source_digest)
-    code = compile(source, str(path), "exec", dont_inherit=True)
     before = set(sys.modules)
     sys.modules[module.__name__] = module  # where dataclasses and pickle look up the module of a class
     try:
         with _same_directory():  # the next name may be a relative path
-            exec(code, vars(module))
+            spec.loader.exec_module(module)
         _check_helpers(path, set(sys.modules) - before)
     except BaseException:
         del sys.modules[module.__name__]

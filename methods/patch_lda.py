@@ -251,7 +251,7 @@ class PatchLDA(OneClassMethod):
         """Whitened features: (n, 3, 32, 32) uint8 → (n, components) float32."""
         if not self._learned:
             raise ValueError("patch-lda: prepare needs a dictionary; call fit_auxiliary first")
-        return self._codes(check_images(images))
+        return self._codes(check_images(images, least=0))
 
     def _codes(self, images: np.ndarray) -> np.ndarray:
         mean, projection = self._learned["mean"], self._learned["projection"]

@@ -130,8 +130,8 @@ def test_a_last_step_that_ruins_the_weights_is_a_divergence(name: str, monkeypat
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize(
     ("wrong", "error"),
-    [(TEST / 255, TypeError), (TEST.astype(np.int64), TypeError), (TEST[:0], ValueError), (TEST[:, :1], ValueError)],
-    ids=["floats", "int64", "none", "grey"],
+    [(TEST / 255, TypeError), (TEST.astype(np.int64), TypeError), (TEST[:, :1], ValueError), (TEST[0], ValueError)],
+    ids=["floats", "int64", "grey", "one image"],
 )
 def test_what_is_no_uint8_image_is_refused(
     fitted: dict[str, OneClassMethod], name: str, wrong: np.ndarray, error: type[Exception]
@@ -139,3 +139,9 @@ def test_what_is_no_uint8_image_is_refused(
     """Scores of images in [0, 1] are finite and wrong."""
     with pytest.raises(error, match=r"features: got .*accepted is"):
         variants(fitted, name, wrong)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_no_images_are_refused(fitted: dict[str, OneClassMethod], name: str) -> None:
+    with pytest.raises(ValueError, match=r"features: got shape \(0, 3, 32, 32\); accepted is .* n ≥ 1"):
+        variants(fitted, name, TEST[:0])
