@@ -25,7 +25,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from bench.analysis import plots
 from bench.analysis.comparison import Ranks
-from bench.analysis.style import COLOURS, DASHES, MARKERS, STYLE
+from bench.analysis.style import COLOURS, DASHES, GUIDE, INK, MARKERS, MUTED, STYLE
 
 _WIDTH = 5.6
 
@@ -80,7 +80,7 @@ def _auc_axis(axes: Axes, axis: str, low: float, high: float) -> None:
     getattr(axes, f"set_{axis}lim")(low - 0.004, high + 0.004)
     if low <= 0.5:
         line = axes.axvline if axis == "x" else axes.axhline
-        line(0.5, color="#8a939b", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        line(0.5, color=GUIDE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
 
 
 def intervals(table: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
@@ -104,8 +104,8 @@ def intervals(table: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
                 ends = [row.auc_mean - row.auc_std, row.auc_mean + row.auc_std]
                 axes.plot(ends, [y, y], color=colour, linewidth=5, alpha=0.35)
             axes.plot(row.auc_mean, y, look[row.label].marker, color=colour, markersize=5.5, zorder=3)
-            axes.plot(row.paper_auc, y, "D", color="#1d2328", markerfacecolor="white", markersize=5.5, zorder=4)
-            axes.plot(row.authors_auc, y, "|", color="#1d2328", markersize=11, markeredgewidth=1.6, zorder=4)
+            axes.plot(row.paper_auc, y, "D", color=INK, markerfacecolor="white", markersize=5.5, zorder=4)
+            axes.plot(row.authors_auc, y, "|", color=INK, markersize=11, markeredgewidth=1.6, zorder=4)
         axes.set_yticks(range(len(table)), [short(name, 40) for name in table["name"]])
         axes.set_ylim(len(table) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
@@ -113,15 +113,15 @@ def intervals(table: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
         _auc_axis(axes, "x", float(np.nanmin(values)), float(np.nanmax(values)))
         axes.set_xlabel("AUC")
         handles = [
-            Line2D([], [], color="#3c444b", marker="o", markersize=5, linewidth=1.6, label="mean, 95 % interval"),
+            Line2D([], [], color=MUTED, marker="o", markersize=5, linewidth=1.6, label="mean, 95 % interval"),
         ]
         if table["auc_std"].notna().any():
-            handles.append(Line2D([], [], color="#3c444b", linewidth=5, alpha=0.35, label="± SD over runs"))
+            handles.append(Line2D([], [], color=MUTED, linewidth=5, alpha=0.35, label="± SD over runs"))
         if table["paper_auc"].notna().any():
-            handles.append(Line2D([], [], linestyle="", marker="D", color="#1d2328", markerfacecolor="white",
+            handles.append(Line2D([], [], linestyle="", marker="D", color=INK, markerfacecolor="white",
                                   markersize=5, label="paper"))  # fmt: skip
         if table["authors_auc"].notna().any():
-            handles.append(Line2D([], [], linestyle="", marker="|", color="#1d2328", markersize=10,
+            handles.append(Line2D([], [], linestyle="", marker="|", color=INK, markersize=10,
                                   markeredgewidth=1.6, label="authors' code"))  # fmt: skip
         _legend(figure, handles, len(handles))
         return figure
@@ -163,7 +163,7 @@ def heat_map(means: pd.DataFrame) -> Figure:
             for (y, x), value in np.ndenumerate(values):
                 text = "–" if math.isnan(value) else f"{value:.2f}"
                 dark = value > 0.8
-                axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else "#1d2328")
+                axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else INK)
         bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.04, pad=0.03, aspect=40)
         bar.outline.set_visible(False)
         ticks = [0.5, 0.6, 0.7, 0.8, 0.9, 1] if len(columns) > 4 else [0.5, 0.75, 1]
@@ -266,14 +266,14 @@ def critical_difference(found: Ranks, look: Mapping[str, Look]) -> Figure:
             found.ranks, found.p, ax=axes,
             color_palette={name: look[name].colour for name in found.ranks.index},
             label_fmt_left="{label}  {rank:.2f}", label_fmt_right="{rank:.2f}  {label}",
-            label_props={"fontsize": 9}, crossbar_props={"color": "#1d2328", "linewidth": 3},
+            label_props={"fontsize": 9}, crossbar_props={"color": INK, "linewidth": 3},
             marker_props={"s": 26}, elbow_props={"linewidth": 1.1}, text_h_margin=0.1 + found.ranks.iloc[0] - 1,
         )  # fmt: skip
         axes.set_xticks(range(1, len(found.ranks) + 1))
         axes.spines.top.set(visible=True, bounds=(1, len(found.ranks)))
         for text in artists["labels"]:
             text.set_text(short(text.get_text(), 34))
-            text.set_color("#1d2328")
+            text.set_color(INK)
         return figure
 
 

@@ -1,4 +1,7 @@
-"""One look for every picture: told apart in colour, in grey and by the colour-blind; text that stays text."""
+"""The look of the figures: told apart in colour, in grey and by the colour-blind; text that stays text.
+
+The runtime study has more lines than there are colours here: :mod:`bench.analysis.plots` has its own.
+"""
 
 from __future__ import annotations
 
