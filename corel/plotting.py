@@ -7,7 +7,7 @@ also differ in their markers in a diagram, and are one above the other in a barc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +17,6 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from corel import _checks
-from corel.persistence.diagram import PersistenceDiagram
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X")
@@ -26,9 +25,26 @@ _GREY = "#777777"
 _INFINITY, _HIGHEST = 0.95, 0.88
 
 
-def plot_diagram(
-    diagrams: PersistenceDiagram | Iterable[PersistenceDiagram], ax: Axes | None = None, **style: Any
-) -> Axes:
+@runtime_checkable
+class Diagram(Protocol):
+    """What is drawn; :class:`corel.PersistenceDiagram`, which draws itself by this module, is one.
+
+    To import that class here, too, would be a circle.
+    """
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the classes."""
+
+    @property
+    def points(self) -> Tensor:
+        """Births and deaths, (k, 2)."""
+
+    def numpy(self) -> np.ndarray:
+        """Births and deaths, (k, 2)."""
+
+
+def plot_diagram(diagrams: Diagram | Iterable[Diagram], ax: Axes | None = None, **style: Any) -> Axes:
     """Draw persistence diagrams: a point for each class, its death over its birth.
 
     Classes that never die are on the dashed line "∞". What ``ax`` holds of earlier calls stays in sight.
@@ -79,9 +95,7 @@ def plot_diagram(
     return ax
 
 
-def plot_barcode(
-    diagrams: PersistenceDiagram | Iterable[PersistenceDiagram], ax: Axes | None = None, **style: Any
-) -> Axes:
+def plot_barcode(diagrams: Diagram | Iterable[Diagram], ax: Axes | None = None, **style: Any) -> Axes:
     """Draw a persistence barcode: a bar for each class, from its birth to its death.
 
     Bars are in the order of the classes in their diagram, dimensions one above the other. The bar of a class that never
@@ -128,15 +142,15 @@ def plot_barcode(
     return ax
 
 
-def _diagrams(diagrams: PersistenceDiagram | Iterable[PersistenceDiagram]) -> list[PersistenceDiagram]:
+def _diagrams(diagrams: Diagram | Iterable[Diagram]) -> list[Diagram]:
     accepted = "a PersistenceDiagram, and sequences of them"
-    if isinstance(diagrams, PersistenceDiagram):
+    if isinstance(diagrams, Diagram):
         return [diagrams]
     if not isinstance(diagrams, Iterable) or isinstance(diagrams, str | Tensor | np.ndarray):
         raise TypeError(_checks.got("diagrams", diagrams, accepted))
     found = list(diagrams)
     for one in found:
-        if not isinstance(one, PersistenceDiagram):
+        if not isinstance(one, Diagram):
             raise TypeError(_checks.got("diagrams", one, accepted))
     return found
 
@@ -158,15 +172,15 @@ def _range(numbers: np.ndarray) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _of(values: tuple[str, ...], diagram: PersistenceDiagram) -> str:
+def _of(values: tuple[str, ...], diagram: Diagram) -> str:
     return values[diagram.dim % len(values)]
 
 
-def _label(diagram: PersistenceDiagram) -> str:
+def _label(diagram: Diagram) -> str:
     return f"dimension {diagram.dim}" + ("" if len(diagram.points) else ": no classes")
 
 
-def _explain(ax: Axes, diagrams: list[PersistenceDiagram], **options: Any) -> None:
+def _explain(ax: Axes, diagrams: list[Diagram], **options: Any) -> None:
     """The legend, and a word where there is nothing to see."""
     if diagrams:
         ax.legend(frameon=False, **options)
