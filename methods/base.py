@@ -164,9 +164,9 @@ class OneClassMethod(ABC):
     def score_variants(self, features: np.ndarray) -> dict[str, np.ndarray]:
         """All the scores that the literature gives this method, by name, from one pass over ``features``.
 
-        The first entry is what :meth:`score_samples` returns. An (n,) array is a score. A (k, n) array, by
-        the name "oracle" alone, is a family of k scores of which a reference implementation takes the one with the
-        best *test* AUC. Methods with one score need not override this.
+        The first entry is what :meth:`score_samples` returns. An (n,) array is a score. A (k, n) array, by the name
+        "oracle" alone, is a family of k scores of which a reference implementation takes the one with the best *test*
+        AUC. Methods with one score need not override this.
         """
         return {"": self.score_samples(features)}
 

@@ -18,8 +18,12 @@ from methods.neural import NeuralMethod, check_images, checked
 
 @dataclasses.dataclass(frozen=True)
 class DSEBMSettings(DCGANSettings):
-    """Settings of :class:`DSEBM`; the defaults are the reference's. ``noise`` is the standard deviation of what
-    is added to pixels, which are scaled to [−1, 1].
+    """Settings of :class:`DSEBM`; the defaults are the reference's.
+
+    Parameters
+    ----------
+    noise
+        Standard deviation of the noise that is added to pixels, which are scaled to [−1, 1].
     """
 
     noise: float = checked(positive, 0.5)

@@ -89,7 +89,7 @@ class OCSVMCAE(NeuralMethod):
 
     @needs_fit("_svms")
     def score_variants(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """Both scores: "fixed", (n,); "oracle", (90, n), ν fastest, the reference takes the best by test AUC."""
+        """Both scores: "fixed", (n,), and "oracle", (90, n), ν fastest, of which the best by test AUC counts."""
         scores = self._scores(features, self._svms)
         return {"fixed": scores[0], "oracle": scores[1:]} if self.settings.grid else {"fixed": scores[0]}
 

@@ -112,7 +112,7 @@ def _line(group: pd.DataFrame, cells: pd.DataFrame, variant: str, rows: pd.DataF
     first = group.iloc[0]
     told = ", ".join(filter(None, [variant, first["changed"]]))
     alike = rows[(rows["method"] == first["method"]) & (rows["dataset"] == first["dataset"])]
-    # all that lines may differ in beside it: two of one label would be drawn as one
+    # whatever else lines of one method and dataset differ in: two of one label would be drawn as one
     ways = {
         "profile": "{} profile", "base_seed": "seed {}", "method_version": "version {}", "protocol": "protocol {}",
         "source_digest": "source {:.8}", "dataset_fingerprint": "data {:.8}",

@@ -32,7 +32,6 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bench.data.text import quoted
-from bench.engine.cores import available_cores
 
 #: Side of every image in pixels.
 SIZE = 32
@@ -165,7 +164,7 @@ def decode_files(
     Parameters
     ----------
     workers
-        Number of threads; by default one per core.
+        Number of threads; by default as many as :class:`~concurrent.futures.ThreadPoolExecutor` takes.
     done
         Called with the number of images each time that some are finished.
 
@@ -181,7 +180,7 @@ def decode_files(
             out[index] = decode_file(path)
         return len(part)
 
-    pool = ThreadPoolExecutor(workers or available_cores())
+    pool = ThreadPoolExecutor(workers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata and palettes: the rules above say what becomes of them
         warnings.simplefilter("error", Image.DecompressionBombWarning)

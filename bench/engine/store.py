@@ -354,7 +354,6 @@ class Store:
         ValueError
             If one of them says of a cell's data, settings, draw or class what is not so.
         """
-        cells = list(cells)
         planned = {cell.key: cell for cell in cells}
         for row in rows.cells[rows.cells["key"].isin(planned)].to_dict("records"):
             expected = planned[row["key"]].row()
@@ -365,7 +364,7 @@ class Store:
                         f"--from: the row of cell {row['key']!r} has {name} {str(given)[:60]!r}, where the cell has "
                         f"{str(expected[name])[:60]!r}; python -m bench.verify names the faults of a published table"
                     )
-        wanted = {"cells": {cell.key for cell in cells}, "auxiliaries": {cell.auxiliary_key for cell in cells}}
+        wanted = {"cells": set(planned), "auxiliaries": {cell.auxiliary_key for cell in planned.values()}}
         with self._transaction() as connection:
             for table, keys in wanted.items():
                 frame: pd.DataFrame = getattr(rows, table)
