@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 from corel import _checks
 from corel.persistence.metric import check_p, edge_lengths, is_plain_cpu
-from corel.persistence.spanning_tree import check_points, cpu_kernels, death_times
+from corel.persistence.spanning_tree import (
+    check_points,
+    cpu_kernels,
+    death_times,
+    gpu_kernels,
+    takes_gpu_kernels,
+)
 
 
 def connectivity_loss(
@@ -48,10 +54,11 @@ def connectivity_loss(
     if z.shape[1] % branches:
         raise ValueError(f"branches: got {branches}; it must divide the {z.shape[1]} columns of z")
     factor = 1.0 / branches if reduction == "mean" else 1.0
-    if is_plain_cpu(z):
+    if is_plain_cpu(z) or takes_gpu_kernels(z, p):
         if z.requires_grad and torch.is_grad_enabled():
             return _Connectivity.apply(z, eta, branches, p, factor)
-        return cpu_kernels().connectivity(z, branches, eta, factor, p, False)[0]
+        kernels = cpu_kernels() if z.is_cpu else gpu_kernels()
+        return kernels.connectivity(z, branches, eta, factor, p, False)[0]
     return _loss(death_times(_clouds(z, branches), p), eta, factor)
 
 
@@ -64,11 +71,12 @@ def _clouds(z: Tensor, branches: int) -> Tensor:
 
 
 class _Connectivity(torch.autograd.Function):
-    """The loss on the CPU. Its gradient is computed in the same kernel; second derivatives, in torch operations."""
+    """The loss, with its gradient in kernels; second derivatives, in torch operations."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, eta: float, branches: int, p: float, factor: float) -> Tensor:
-        loss, gradient, edges = cpu_kernels().connectivity(z, branches, eta, factor, p, True)
+        kernels = cpu_kernels() if z.is_cpu else gpu_kernels()
+        loss, gradient, edges = kernels.connectivity(z, branches, eta, factor, p, True)
         ctx.save_for_backward(z, gradient, edges)
         ctx.settings = eta, branches, p, factor
         return loss

@@ -175,7 +175,16 @@ def is_plain_cpu(points: Tensor) -> bool:
     Tensors that a compiler traces, that torch.func has wrapped (vmap, jvp, …) or that may carry the tangents of forward
     mode go through torch operations.
     """
-    return points.is_cpu and not torch.compiler.is_compiling() and type(points) in _PLAIN and _is_untouched(points)
+    return points.is_cpu and _is_plain(points)
+
+
+def is_plain_cuda(points: Tensor) -> bool:
+    """The same of the kernels of a GPU."""
+    return points.is_cuda and _is_plain(points)
+
+
+def _is_plain(points: Tensor) -> bool:
+    return not torch.compiler.is_compiling() and type(points) in _PLAIN and _is_untouched(points)
 
 
 def _sum_in_order(terms: Tensor) -> Tensor:

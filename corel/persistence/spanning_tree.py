@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from corel import _checks
-from corel.persistence.metric import check_distances, check_p, edge_lengths, is_plain_cpu, symmetric_lengths
+from corel.persistence.metric import check_distances, check_p, edge_lengths, is_plain_cpu, is_plain_cuda, symmetric_lengths
 from corel.persistence.reference import reference_merge_edges, reference_merge_edges_of_distances
 
 _COMPUTED, _STRIDED = _checks.COMPUTED, _checks.STRIDED
@@ -93,20 +93,22 @@ def death_times(points: Tensor | None = None, p: float = 1.0, *, distances: Tens
         if points.requires_grad and torch.is_grad_enabled():
             return _DeathTimes.apply(points, p)
         return torch.from_numpy(cpu_kernels().death_times(points, p))
+    if takes_gpu_kernels(points, p):
+        return _DeathTimes.apply(points, p)
     lengths = edge_lengths(points, _merge_edges(points.detach(), p), p)
     # on a GPU, roots and powers in torch and in the kernel that found the order may be rounded in different ways
     return lengths if p in (1.0, math.inf) else lengths.sort(-1).values
 
 
 class _DeathTimes(torch.autograd.Function):
-    """Death times on the CPU with their gradient in one kernel.
-
-    Second derivatives and batches of gradients are left to torch.
-    """
+    """Death times with their gradient in one kernel; second derivatives and batches of gradients are left to torch."""
 
     @staticmethod
     def forward(ctx: Any, points: Tensor, p: float) -> Tensor:
-        edges, lengths = map(torch.from_numpy, cpu_kernels().spanning_trees(points, p))
+        if points.is_cpu:
+            edges, lengths = map(torch.from_numpy, cpu_kernels().spanning_trees(points, p))
+        else:
+            edges, lengths = gpu_kernels().spanning_trees(points, p)
         ctx.save_for_backward(points, edges, lengths)
         ctx.p = p
         return lengths
@@ -115,11 +117,13 @@ class _DeathTimes(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         points, edges, lengths = ctx.saved_tensors
         again = torch.is_grad_enabled()  # the gradient itself may be differentiated
-        if again or not is_plain_cpu(gradient) or torch._C._functorch.is_legacy_batchedtensor(gradient):
+        plain = is_plain_cpu(gradient) or is_plain_cuda(gradient)
+        if again or not plain or torch._C._functorch.is_legacy_batchedtensor(gradient):
             with torch.enable_grad():
                 lengths = edge_lengths(points, edges, ctx.p)
             return torch.autograd.grad(lengths, points, gradient, create_graph=again)[0], None
-        return cpu_kernels().lengths_backward(points, edges, lengths, gradient, ctx.p), None
+        kernels = cpu_kernels() if points.is_cpu else gpu_kernels()
+        return kernels.lengths_backward(points, edges, lengths, gradient, ctx.p), None
 
 
 def check_points(points: Tensor, name: str = "points", shape: str = "(…, n, d)") -> Tensor:
@@ -150,16 +154,33 @@ def cpu_kernels() -> ModuleType:
     return cpu
 
 
+def takes_gpu_kernels(points: Tensor, p: float) -> bool:
+    """Whether kernels of a GPU compute death times and their gradient, and not torch operations."""
+    return is_plain_cuda(points) and has_triton() and bool(gpu_kernels().has_gradient(points, p))
+
+
+@cache
+def has_triton() -> bool:
+    """Whether there are kernels for a GPU."""
+    return find_spec("triton") is not None
+
+
+@cache
+def gpu_kernels() -> ModuleType:
+    """The kernels of a GPU; imported when first needed, since importing Triton takes long."""
+    from corel.persistence.kernels import triton_kernels
+
+    return triton_kernels
+
+
 @torch.library.custom_op("corel::merge_edges", mutates_args=())
 def _merge_edges(points: Tensor, p: float) -> Tensor:
     if points.is_cpu:
         return torch.from_numpy(cpu_kernels().spanning_trees(points, p)[0])
     *lead, n, d = points.shape
-    clouds = points.reshape(math.prod(lead), n, d).contiguous()
-    if points.is_cuda and find_spec("triton") is not None:
-        from corel.persistence.kernels.triton_kernels import merge_edges as merge_edges_on_gpu
-
-        return merge_edges_on_gpu(clouds, p).reshape(*lead, n - 1, 2)
+    clouds = points.reshape(math.prod(lead), n, d)
+    if points.is_cuda and has_triton():
+        return gpu_kernels().merge_edges(clouds, p).reshape(*lead, n - 1, 2)
     return reference_merge_edges(clouds, p).reshape(*lead, n - 1, 2)
 
 
@@ -193,6 +214,8 @@ def _find_edges_of_distances(distances: Tensor) -> Tensor:
         return torch.from_numpy(edges)
     *lead, n, _ = distances.shape
     matrices = symmetric_lengths(distances).reshape(math.prod(lead), n, n)
+    if distances.is_cuda and has_triton() and n <= gpu_kernels().SMALL:
+        return gpu_kernels().trees_of_distances(matrices).reshape(*lead, n - 1, 2)
     return reference_merge_edges_of_distances(matrices).reshape(*lead, n - 1, 2)
 
 

@@ -19,12 +19,19 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is n
 # The interpreter is chosen when a kernel is defined, so a process of its own runs them.
 INTERPRET = """
 import json, math, torch, corel
-from corel.persistence.kernels import triton_kernels
+from corel.persistence.kernels import cpu, triton_kernels
 generator = torch.Generator().manual_seed(0)
 differences, compared = [], 0
+
+def by_boruvka(points, p):
+    columns = triton_kernels._columns(points)
+    trees = [triton_kernels.boruvka(c, triton_kernels._constants(c, p), 4, 8) for c in columns]
+    return [torch.stack(part) for part in zip(*trees)]
+
 for trial in range(16):
     n, d, batch = (int(torch.randint(low, high, (1,), generator=generator)) for low, high in ((1, 14), (1, 6), (1, 3)))
     n = trial + 1 if trial < 3 else n
+    d = 19 if trial in (5, 7) else d  # lengths are computed before
     kind = ("normal", "grid", "equal", "tiny", "huge", "mixed")[trial % 6]
     x = torch.randn(batch, n, d, generator=generator, dtype=torch.float64)
     if kind == "grid":
@@ -36,49 +43,88 @@ for trial in range(16):
     for dtype in (torch.float32, torch.float64):
         small, large = (1e-30, 1e30) if dtype == torch.float32 else (1e-200, 1e200)
         y = (x * {"tiny": small, "huge": large}.get(kind, 1.0)).to(dtype)
+        z = y.transpose(0, 1).reshape(n, -1)
+        matrix = (y.sum(2, keepdim=True) - y.sum(2, keepdim=True).mT).abs()
+        expected = cpu.trees_of_distances(matrix)
+        same = {"distances": torch.equal(triton_kernels.trees_of_distances(matrix), torch.from_numpy(expected))}
         for p in (1.0, 2.0, math.inf):
-            expected = corel.merge_edges(y, p)
+            tree = edges, lengths = [torch.from_numpy(part) for part in cpu.spanning_trees(y, p)]
+            weights = torch.randn(lengths.shape, generator=generator, dtype=dtype)
+            weights[..., ::3] = 0
+            found = {"prim": triton_kernels.spanning_trees(y, p)}
+            if n > 1:
+                found["boruvka"] = by_boruvka(y, p)
+            same |= {name: all(map(torch.equal, part, tree)) for name, part in found.items()}
+            same["gradient"] = torch.equal(
+                triton_kernels.lengths_backward(y, *tree, weights, p), cpu.lengths_backward(y, *tree, weights, p)
+            )
+            here, there = (kernels.connectivity(z, batch, 1.1, 1 / 3, p, True) for kernels in (cpu, triton_kernels))
+            same["loss"] = torch.allclose(there[0], here[0], rtol=1e-6 if dtype == torch.float32 else 1e-14)
+            same["gradient of the loss"] = torch.equal(there[1], here[1]) and torch.equal(there[2], here[2])
+            without = triton_kernels.connectivity(z, batch, 1.1, 1 / 3, p, False)
+            same["loss alone"] = torch.equal(without[0], there[0]) and len(without[1]) == 0
             compared += 1
-            if not torch.equal(triton_kernels.merge_edges(y, p), expected):
-                differences.append(["prim", kind, n, d, p, str(dtype)])
-            if n > 1 and not torch.equal(torch.stack([triton_kernels.boruvka(c, p, 4, 8) for c in y]), expected):
-                differences.append(["boruvka", kind, n, d, p, str(dtype)])
+            differences += [[name, kind, n, d, p, str(dtype)] for name, equal in same.items() if not equal]
 assert torch.equal(triton_kernels.merge_edges(y, 3.0), corel.merge_edges(y, 3.0))
+assert not triton_kernels.has_gradient(y, 3.0)
+assert triton_kernels.merge_edges(torch.zeros(0, 5, 2), 1.0).shape == (0, 4, 2)
 # NaN, which is not looked for on a GPU: every index is in range, every point in the tree, and NaN comes out
 for place in range(4):
-    x = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
-    x[place] = math.nan
-    for p in (1.0, 2.0, math.inf):
-        for edges in (triton_kernels.merge_edges(x[None], p)[0], triton_kernels.boruvka(x, p, 4, 8)):
-            compared += 1
-            lengths = (x[edges[:, 0]] - x[edges[:, 1]]).squeeze(1)
-            if set(edges.flatten().tolist()) != {0, 1, 2, 3} or int(lengths.isnan().sum()) != 1:
-                differences.append(["NaN", place, p, edges.tolist()])
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [7.0, 0.0]])
+    for coordinate in (0, 1):
+        y = x.clone()
+        y[place, coordinate] = math.nan
+        for p in (1.0, 2.0, math.inf):
+            for edges, lengths in (triton_kernels.spanning_trees(y[None], p), by_boruvka(y[None], p)):
+                compared += 1
+                ok = set(edges.flatten().tolist()) == {0, 1, 2, 3} and lengths.isnan().tolist() == [[False, False, True]]
+                if not ok:
+                    differences.append(["NaN", place, p, edges.tolist(), lengths.tolist()])
 print(json.dumps({"compared": compared, "differences": differences}))
 """
 
 COMPILE = """
-import json, sys
+import json
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from corel.persistence.kernels import triton_kernels
 found = {}
-for element, kind in (("fp32", 1), ("fp32", 2), ("fp64", 0), ("fp64", 2)):
-    pointer = "*" + element
-    fixed = {"smallest": 2.0**-100, "down": 2.0**-80, "up": 2.0**100, "KIND": kind, "DOUBLE": element == "fp64"}
-    for kernel, signature, sizes in (
-        (triton_kernels._prim_kernel,
-         {"points": pointer, "edges": "*i64", "lengths": pointer, "ranks": "*i32"}, {"BLOCK": 128}),
-        (triton_kernels._nearest_outside_kernel,
-         {"columns": pointer, "component": "*i64", "rows": "*i64", "count": "*i64", "best_length": pointer,
-          "best_vertex": "*i64"}, {"ROWS": 32, "COLUMNS": 128}),
-    ):
-        constants = {**fixed, **sizes}
-        signature = {**signature, "n": "i32", "d": "i32", **{name: "constexpr" for name in constants}}
-        source = ASTSource(kernel, signature, constexprs=constants)
-        built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False})
-        found[f"{kernel.__name__} {element} {kind}"] = ["cubin" in built.asm, "fma.rn.f" in built.asm["ptx"]]
+
+def build(name, kernel, types, constants):
+    signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in kernel.arg_names}
+    source = ASTSource(kernel, signature, constexprs=constants)
+    built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False})
+    found[name] = ["cubin" in built.asm, "fma.rn.f" in built.asm["ptx"]]
+
+for element, kind in (("fp32", 1), ("fp32", 2), ("fp64", 0), ("fp64", 2), ("fp32", 3)):
+    double, real = element == "fp64", "*" + element
+    bits = "*i64" if double else "*i32"
+    types = {"eta": "i64", "factor": "i64"}
+    types |= dict.fromkeys(("edges", "least", "found"), "*i64")
+    integers = ("component", "rows", "best_vertex", "parent", "total", "new", "count", "ranks")
+    types |= dict.fromkeys(integers, "*i32")
+    numbers = ("source", "columns", "matrix", "lengths", "unsorted", "weights", "gradient", "loss")
+    types |= dict.fromkeys((*numbers, "best_length", "shortest", "found_length"), real)
+    scales = {"smallest": 2.0**-100, "down": 2.0**-80, "up": 2.0**100}
+    fixed = {"KIND": kind, "DOUBLE": double}
+    for dim in (0, 10) if kind < 3 else (0,):
+        constants = {**scales, **fixed, "DIM": dim}
+        build(f"prim {element} {kind} {dim}", triton_kernels._prim_kernel, types, {**constants, "BLOCK": 128})
+        if kind < 3:
+            sizes = {"ROWS": 4, "COLUMNS": 256}
+            build(f"search {element} {kind} {dim}", triton_kernels._search_kernel, types, {**constants, **sizes})
+    if kind < 3:
+        sizes = {"ROWS": 32, "COLUMNS": 32}
+        build(f"matrix {element} {kind}", triton_kernels._matrix_kernel, types, {**scales, **fixed, **sizes})
+        for loss in (True, False):
+            constants = {**fixed, "LOSS": loss, "EDGES": 128, "COORDINATES": 16}
+            build(f"gradient {element} {kind} {loss}", triton_kernels._gradient_kernel, types, constants)
+    build(f"loss {element}", triton_kernels._loss_kernel, types, {"DOUBLE": double, "BLOCK": 1024})
+    for name in ("begin_round", "least", "hook", "end_round", "shortest"):
+        kernel = getattr(triton_kernels, f"_{name}_kernel")
+        integer = {"best_length": bits, "shortest": bits} if name == "shortest" else {}
+        build(f"{name} {element}", kernel, {**types, **integer}, {"BLOCK": 256})
 print(json.dumps(found))
 """
 
@@ -94,13 +140,13 @@ def run(script: str, **environment: str) -> dict[str, list]:
 
 def test_interpreted_kernels_give_the_cpus_edges():
     found = run(INTERPRET, TRITON_INTERPRET="1")
-    assert found["compared"] == 96 + 24
+    assert found["compared"] == 96 + 48
     assert found["differences"] == []
 
 
 def test_kernels_compile_for_a_gpu_without_fused_multiply_adds():
     found = run(COMPILE)
-    assert len(found) == 8
+    assert len(found) == 41
     # a fused multiply-add would round lengths otherwise than the CPU does
     assert all(values == [True, False] for values in found.values()), found
 
@@ -111,12 +157,37 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @gpu
 @pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(16, 100, 10), (1, 1, 3), (3, 2, 1), (2, 1024, 4), (1, 1500, 10), (1, 5000, 3)])
-def test_gpu_gives_the_cpus_edges(shape, dtype, p):
+@pytest.mark.parametrize(
+    "shape", [(16, 100, 10), (1, 1, 3), (3, 2, 1), (5, 33, 40), (2, 1024, 4), (1, 1500, 10), (4, 1500, 3), (1, 5000, 3)]
+)
+def test_gpu_gives_the_cpus_numbers(shape, dtype, p):
     points = torch.randn(shape, dtype=dtype)
     for cloud in (points, points.mul(2).round()):
-        assert torch.equal(corel.merge_edges(cloud.cuda(), p).cpu(), corel.merge_edges(cloud, p))
-        torch.testing.assert_close(corel.death_times(cloud.cuda(), p).cpu(), corel.death_times(cloud, p))
+        here, there = cloud.clone().requires_grad_(), cloud.cuda().requires_grad_()
+        assert torch.equal(corel.merge_edges(there, p).cpu(), corel.merge_edges(here, p))
+        deaths, expected = corel.death_times(there, p), corel.death_times(here, p)
+        assert torch.equal(deaths.cpu(), expected)
+        weights = torch.randn(expected.shape, dtype=dtype)
+        deaths.backward(weights.cuda())
+        expected.backward(weights)
+        assert torch.equal(there.grad.cpu(), here.grad)
+
+
+@gpu
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize("branches", [1, 4])
+def test_loss_and_gradient_on_a_gpu(branches, p):
+    code = torch.randn(60, 40, dtype=torch.float64)
+    loss = corel.ConnectivityLoss(eta=1.3, branches=branches, p=p)
+    here, there = code.clone().requires_grad_(), code.cuda().requires_grad_()
+    value, expected = loss(there), loss(here)
+    value.backward()
+    expected.backward()
+    torch.testing.assert_close(value.cpu(), expected)
+    torch.testing.assert_close(there.grad.cpu(), here.grad)
+    small = code[:7, :8].cuda().requires_grad_()
+    assert torch.autograd.gradcheck(loss, small)
+    assert torch.autograd.gradgradcheck(lambda z: corel.death_times(z, p), small)
 
 
 @gpu
