@@ -18,7 +18,14 @@ import torch
 from torch import Tensor
 
 from corel import _checks
-from corel.persistence.metric import check_distances, check_p, edge_lengths, is_plain_cpu, is_plain_cuda, symmetric_lengths
+from corel.persistence.metric import (
+    check_distances,
+    check_p,
+    edge_lengths,
+    is_plain_cpu,
+    is_plain_cuda,
+    symmetric_lengths,
+)
 from corel.persistence.reference import reference_merge_edges, reference_merge_edges_of_distances
 
 _COMPUTED, _STRIDED = _checks.COMPUTED, _checks.STRIDED

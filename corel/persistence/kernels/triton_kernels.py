@@ -21,8 +21,8 @@ from torch import Tensor
 from corel.persistence.kernels.rounding import EUCLIDEAN_RANGE
 from corel.persistence.reference import reference_merge_edges
 
-#: The trees of a batch of clouds of up to ``SMALL`` points are grown by one program each, and so are those of fewer than
-#: ``FEW_CLOUDS`` clouds, which would leave most of the GPU idle, of up to ``SMALLEST`` points.
+#: Trees of up to ``SMALL`` points are grown by one program each. Fewer than ``FEW_CLOUDS`` of more than ``SMALLEST``
+#: points would leave most of the GPU idle.
 SMALLEST, SMALL, FEW_CLOUDS = 1024, 4096, 4
 #: Clouds of up to so many coordinates are kept in registers while their trees grow, and code is compiled for each
 #: number of them; of more coordinates, all lengths are computed before, in up to so many bytes at a time.
@@ -323,8 +323,10 @@ def _search_kernel(  # type: ignore[no-untyped-def]
 
 
 @_jit_of_rounds
-def _shortest_kernel(component, best_length, shortest, total, round, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The least length of an edge that leaves each component; lengths as integers of their bits, which have their order."""
+def _shortest_kernel(  # type: ignore[no-untyped-def]
+    component, best_length, shortest, total, round, n, BLOCK: tl.constexpr
+):  # fmt: skip
+    """The least length of an edge that leaves each component. Lengths are given as the integers of their bits."""
     if tl.load(total + round) < n - 1:
         v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         here = v < n
@@ -333,7 +335,9 @@ def _shortest_kernel(component, best_length, shortest, total, round, n, BLOCK: t
 
 
 @_jit_of_rounds
-def _least_kernel(component, best_length, best_vertex, shortest, least, total, round, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _least_kernel(  # type: ignore[no-untyped-def]
+    component, best_length, best_vertex, shortest, least, total, round, n, BLOCK: tl.constexpr
+):  # fmt: skip
     """Of each component's edges of that length the first, as i · n + j."""
     if tl.load(total + round) < n - 1:
         v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -368,7 +372,9 @@ def _hook_kernel(  # type: ignore[no-untyped-def]
 
 
 @_jit_of_rounds
-def _end_round_kernel(component, parent, total, new, round, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _end_round_kernel(  # type: ignore[no-untyped-def]
+    component, parent, total, new, round, n, BLOCK: tl.constexpr
+):  # fmt: skip
     """Give each point the number of the component at the top."""
     before = tl.load(total + round)
     if before < n - 1:
@@ -384,7 +390,7 @@ def _end_round_kernel(component, parent, total, new, round, n, BLOCK: tl.constex
 
 
 def _on_its_device(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Run a function whose first argument is a tensor with the tensor's device as the current one: Triton starts there."""
+    """Make the device of a function's first argument the current one, on which Triton starts its kernels."""
 
     @functools.wraps(function)
     def run(tensor: Tensor, *others: Any) -> Result:
@@ -455,9 +461,8 @@ def spanning_trees(points: Tensor, p: float) -> tuple[Tensor, Tensor]:
 
 @_on_its_device
 def trees_of_distances(matrices: Tensor) -> Tensor:
-    """Edges of the minimum spanning trees of symmetric matrices of lengths, (B, n, n) → (B, n − 1, 2), n ≤ ``SMALL``."""
-    constants = {**_constants(matrices, 1.0), "KIND": _GIVEN.value}
-    return _prim(matrices.contiguous(), **constants, DIM=0)[0]
+    """Edges of the spanning trees of symmetric matrices of lengths, (B, n, n) → (B, n − 1, 2), n ≤ ``SMALL``."""
+    return _prim(matrices.contiguous(), 0, {**_constants(matrices, 1.0), "KIND": _GIVEN.value})[0]
 
 
 def _columns(points: Tensor) -> Tensor:
@@ -475,10 +480,10 @@ def _trees(columns: Tensor, p: float) -> tuple[Tensor, Tensor]:
     constants = _constants(columns, p)
     batch, d, n = columns.shape
     if n > SMALL or (n > SMALLEST and batch < FEW_CLOUDS):
-        trees = [boruvka(cloud, constants) for cloud in columns]
-        return torch.stack([edges for edges, _ in trees]), torch.stack([lengths for _, lengths in trees])
+        single = [boruvka(cloud, constants) for cloud in columns]
+        return torch.stack([edges for edges, _ in single]), torch.stack([lengths for _, lengths in single])
     if d <= FEW_COORDINATES:
-        return _prim(columns, **constants, DIM=d)
+        return _prim(columns, d, constants)
     edges, lengths = _empty_trees(columns)
     at_once = max(1, MATRIX_BYTES // (n * n * columns.element_size()))
     for first in range(0, batch, at_once):
@@ -487,7 +492,7 @@ def _trees(columns: Tensor, p: float) -> tuple[Tensor, Tensor]:
         grid = len(some), triton.cdiv(n, 32), triton.cdiv(n, 32)
         _matrix_kernel[grid](some, matrices, n, d, ROWS=32, COLUMNS=32, num_warps=4, **constants)
         trees = edges[first : first + at_once], lengths[first : first + at_once]
-        _prim(matrices, trees, **{**constants, "KIND": _GIVEN.value}, DIM=0)
+        _prim(matrices, 0, {**constants, "KIND": _GIVEN.value}, trees)
     return edges, lengths
 
 
@@ -496,8 +501,10 @@ def _empty_trees(source: Tensor) -> tuple[Tensor, Tensor]:
     return source.new_empty((batch, n - 1, 2), dtype=torch.int64), source.new_empty((batch, n - 1))
 
 
-def _prim(source: Tensor, trees: tuple[Tensor, Tensor] | None = None, **constants: object) -> tuple[Tensor, Tensor]:
-    """Spanning trees of clouds (B, d, n), or of their lengths (B, n, n), in one launch."""
+def _prim(
+    source: Tensor, dim: int, constants: dict[str, object], trees: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Spanning trees of clouds (B, d, n), or of their lengths (B, n, n), in one launch, written to ``trees``."""
     batch, d, n = source.shape
     edges, lengths = trees or _empty_trees(source)
     if n > 1 and batch > 0:
@@ -505,7 +512,7 @@ def _prim(source: Tensor, trees: tuple[Tensor, Tensor] | None = None, **constant
         block = max(16, triton.next_power_of_2(n))
         warps = max(1, min(8, block // 64), block // 256)
         _prim_kernel[(batch,)](
-            source, edges, lengths, unsorted, ranks, n, d, BLOCK=block, num_warps=warps, **constants
+            source, edges, lengths, unsorted, ranks, n, d, DIM=dim, BLOCK=block, num_warps=warps, **constants
         )
     return edges, lengths
 
@@ -575,25 +582,25 @@ def _bits(number: float) -> int:
 
 
 def _gradient(
-    columns: Tensor, d: int, edges: Tensor, lengths: Tensor, weights: Tensor, gradient: Tensor, strides: tuple[int, int, int],
-    p: float, loss: tuple[int, int] | None = None,
+    columns: Tensor, d: int, edges: Tensor, lengths: Tensor, weights: Tensor, gradient: Tensor,
+    strides: tuple[int, int, int], p: float, loss: tuple[int, int] | None = None,
 ) -> None:  # fmt: skip
     """Write a gradient whose strides by cloud, point and coordinate are given; of the ``loss`` of an η and a factor."""
     batch, padded, n = columns.shape
     if batch == 0:
         return
-    constants = _constants(columns, p)
     size = triton.next_power_of_2(n)
     _gradient_kernel[(batch, n)](
-        columns, edges, lengths, weights, gradient, n, d, padded, *strides, *(loss or (0, 0)), LOSS=loss is not None, EDGES=size,
-        COORDINATES=triton.next_power_of_2(d), num_warps=max(1, min(8, size // 256)), **{name: constants[name] for name in ("KIND", "DOUBLE", "enable_fp_fusion")},
+        columns, edges, lengths, weights, gradient, n, d, padded, *strides, *(loss or (0, 0)),
+        KIND=_KINDS[p], DOUBLE=columns.dtype == torch.float64, LOSS=loss is not None, EDGES=size,
+        COORDINATES=triton.next_power_of_2(d), num_warps=max(1, min(8, size // 256)), enable_fp_fusion=False,
     )  # fmt: skip
 
 
 def boruvka(
     columns: Tensor, constants: dict[str, object], rows_per_program: int = 4, columns_per_step: int = 256
 ) -> tuple[Tensor, Tensor]:
-    """Spanning tree of one cloud, (d, n) → (n − 1, 2) int64 and lengths (n − 1), in O(n) memory, by Borůvka's algorithm.
+    """Spanning tree of one cloud by Borůvka's algorithm, in O(n) memory: (d, n) → (n − 1, 2) int64, lengths (n − 1).
 
     In each round, every component takes its shortest edge to another component. For each point, the nearest point
     outside of its component is remembered, and searched again only once that point has joined the component.
@@ -602,7 +609,7 @@ def boruvka(
     device = columns.device
     rounds = (n - 1).bit_length()
     component = torch.arange(n, dtype=torch.int32, device=device)
-    best_vertex = component.clone()  # a point is inside its own component: in the first round, all points are searched for
+    best_vertex = component.clone()  # a point is inside its own component: the first round searches for all points
     rows, parent = torch.empty_like(component), torch.empty_like(component)
     best_length, shortest, found_length = (columns.new_empty(n) for _ in range(3))
     least, found = (torch.empty(n, dtype=torch.int64, device=device) for _ in range(2))
@@ -614,18 +621,15 @@ def boruvka(
     block = 256
     grid = (triton.cdiv(n, block),)
     for round in range(rounds):
-        _begin_round_kernel[grid](
-            component, best_vertex, rows, shortest, least, total, count, round, n, BLOCK=block
-        )
+        _begin_round_kernel[grid](component, best_vertex, rows, shortest, least, total, count, round, n, BLOCK=block)
         _search_kernel[(triton.cdiv(n, rows_per_program),)](
             columns, component, rows, best_length, best_vertex, total, count, round, n, d,
-            DIM=d if d <= FEW_COORDINATES else 0, ROWS=rows_per_program, COLUMNS=columns_per_step, num_warps=4, **constants,
+            DIM=d if d <= FEW_COORDINATES else 0, ROWS=rows_per_program, COLUMNS=columns_per_step, num_warps=4,
+            **constants,
         )  # fmt: skip
         _shortest_kernel[grid](component, as_integers[0], as_integers[1], total, round, n, BLOCK=block)
         _least_kernel[grid](component, best_length, best_vertex, shortest, least, total, round, n, BLOCK=block)
-        _hook_kernel[grid](
-            component, shortest, least, parent, found, found_length, total, new, round, n, BLOCK=block
-        )
+        _hook_kernel[grid](component, shortest, least, parent, found, found_length, total, new, round, n, BLOCK=block)
         _end_round_kernel[grid](component, parent, total, new, round, n, BLOCK=block)
     by_rank = found[: n - 1].argsort()
     order = by_rank[found_length[by_rank].argsort(stable=True)]
