@@ -75,8 +75,8 @@ def vr_persistence(
         ``"reduction"``: Algorithm 3 of the paper in every dimension; of the boundary matrix in dimension 0, and above
         of the coboundary matrix, which has the same pairs and takes far less work.
         ``"spanning-tree"``: dimension 0 as a minimum spanning tree, from points in O(n) memory.
-        ``"auto"``: the spanning tree in dimension 0; above, the coboundary matrix, reduced on the CPU by a compiled
-        function a column at a time, and elsewhere by Algorithm 3. Every way gives the same. Under the transforms of
+        ``"auto"``: the spanning tree in dimension 0; above, the coboundary matrix, reduced by a compiled function a
+        column at a time, on the CPU for points on a GPU too. Every way gives the same. Under the transforms of
         ``torch.func``, all of them are ``"reduction"``; ``torch.vmap`` is not possible, since the number of classes
         depends on the numbers in the cloud.
 
@@ -131,7 +131,9 @@ def vr_persistence(
     else:
         check_edges(n)
         matrix = symmetric_lengths(distances) if distances is not None else pairwise_lengths(source.detach(), p)
-        order = edge_order(matrix, enclosing_radius(matrix) if max_length is None else max_length)
+        radius = enclosing_radius(matrix) if max_length is None else max_length
+        # the compiled function, which is on the CPU, takes a small part of the time that torch operations on a GPU take
+        order = edge_order(matrix.cpu() if tree else matrix, radius)
         all_pairs = _pairs(order, max_dim, tree)
         if distances is None and only_backward(source) and not (source.requires_grad and torch.is_grad_enabled()):
             lengths = matrix  # nothing is differentiated
@@ -143,14 +145,14 @@ def vr_persistence(
         for simplices in (pairs.death,) if dim == 0 else (births, pairs.death):
             needed.append(_longest_edges(order, simplices))
             sizes.append(simplices.shape[0])
-    value = iter(_values(source, lengths, torch.cat(needed), p).split(sizes))
+    value = iter(_values(source, lengths, torch.cat(needed).to(source.device), p).split(sizes))
     diagrams = []
     for dim, (pairs, births) in enumerate(zip(all_pairs, all_births, strict=True)):
         essential = pairs.essential.shape[0]
         born = next(value) if dim > 0 else source.new_zeros(births.shape[0])
         points_of_dim = torch.stack((born, _extend(next(value), essential, math.inf)), 1)
-        deaths = _extend(pairs.death, essential, -1)
-        diagrams.append(PersistenceDiagram(dim, points_of_dim, birth_simplices=births, death_simplices=deaths))
+        simplices = (part.to(source.device) for part in (births, _extend(pairs.death, essential, -1)))
+        diagrams.append(PersistenceDiagram(dim, points_of_dim, *simplices))
     return diagrams
 
 
@@ -172,7 +174,7 @@ def _pairs(order: EdgeOrder, max_dim: int, tree: bool) -> list[Pairs]:
     if max_dim == 0:
         return all_pairs
     edges = all_pairs[0].death
-    if tree and order.place.is_cpu:
+    if tree:
         from corel.persistence.kernels.cohomology import numbers  # importing Numba takes long
 
         pairs_of = pairs_of_coboundary_by_column

@@ -205,6 +205,23 @@ def test_gpu_gives_the_cpus_edges_of_distances():
 
 
 @gpu
+@pytest.mark.parametrize("algorithm", ["auto", "reduction"])
+@pytest.mark.parametrize("max_dim", [0, 1, 2])
+def test_diagrams_on_a_gpu_are_those_of_the_cpu(max_dim, algorithm):
+    points = torch.randn(20, 3).mul(4).round().div(4)
+    here, there = points.clone().requires_grad_(), points.cuda().requires_grad_()
+    expected = corel.vr_persistence(here, max_dim=max_dim, algorithm=algorithm)
+    found = corel.vr_persistence(there, max_dim=max_dim, algorithm=algorithm)
+    for a, b in zip(found, expected, strict=True):
+        assert a.points.is_cuda and a.death_simplices.is_cuda and a.birth_simplices.is_cuda
+        for part in ("points", "birth_simplices", "death_simplices"):
+            assert torch.equal(getattr(a, part).cpu(), getattr(b, part))
+    for diagrams in (found, expected):
+        sum(d.points[d.points.isfinite()].sum() for d in diagrams).backward()
+    assert torch.equal(there.grad.cpu(), here.grad)
+
+
+@gpu
 def test_loss_and_gradient_in_a_cuda_graph():
     loss = corel.ConnectivityLoss(branches=16)
     code = torch.randn(100, 160)
