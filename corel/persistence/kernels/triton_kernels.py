@@ -27,6 +27,8 @@ SMALLEST, SMALL, FEW_CLOUDS = 1024, 4096, 4
 #: Clouds of up to so many coordinates are kept in registers while their trees grow, and code is compiled for each
 #: number of them; of more coordinates, all lengths are computed before, in up to so many bytes at a time.
 FEW_COORDINATES, MATRIX_BYTES = 16, 2**28
+#: Places in a cloud are counted in 32 bits.
+_MOST_NUMBERS = 2**31
 #: Gradients are computed here for clouds of up to so many coordinates.
 GRADIENT_COORDINATES = 1024
 
@@ -409,14 +411,16 @@ def merge_edges(points: Tensor, p: float) -> Tensor:
     points
         (B, n, d) float32 or float64, on a GPU.
     p
-        1 ≤ p ≤ ∞. There are kernels for 1, 2 and ∞; other norms are computed by the reference algorithm.
+        1 ≤ p ≤ ∞. There are kernels for 1, 2 and ∞; other norms, and clouds of 2³¹ or more numbers, are left to the
+        reference algorithm.
 
     Returns
     -------
     Tensor
         (B, n − 1, 2) int64, sorted by (length, i, j), i < j.
     """
-    if p not in _KINDS:
+    *_, n, d = points.shape
+    if p not in _KINDS or n * d >= _MOST_NUMBERS:
         return reference_merge_edges(points, p)
     return _trees(_columns(points), p)[0]
 

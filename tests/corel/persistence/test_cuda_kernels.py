@@ -28,7 +28,7 @@ def by_boruvka(points, p):
     trees = [triton_kernels.boruvka(c, triton_kernels._constants(c, p), 4, 8) for c in columns]
     return [torch.stack(part) for part in zip(*trees)]
 
-for trial in range(16):
+for trial in range(12):
     n, d, batch = (int(torch.randint(low, high, (1,), generator=generator)) for low, high in ((1, 14), (1, 6), (1, 3)))
     n = trial + 1 if trial < 3 else n
     d = 19 if trial in (5, 7) else d  # lengths are computed before
@@ -140,7 +140,7 @@ def run(script: str, **environment: str) -> dict[str, list]:
 
 def test_interpreted_kernels_give_the_cpus_edges():
     found = run(INTERPRET, TRITON_INTERPRET="1")
-    assert found["compared"] == 96 + 48
+    assert found["compared"] == 72 + 48
     assert found["differences"] == []
 
 
