@@ -31,7 +31,7 @@ def by_boruvka(points, p):
 for trial in range(12):
     n, d, batch = (int(torch.randint(low, high, (1,), generator=generator)) for low, high in ((1, 14), (1, 6), (1, 3)))
     n = trial + 1 if trial < 3 else n
-    d = 19 if trial in (5, 7) else d  # lengths are computed before
+    d = 19 if trial in (4, 6) else d  # lengths are computed before
     kind = ("normal", "grid", "equal", "tiny", "huge", "mixed")[trial % 6]
     x = torch.randn(batch, n, d, generator=generator, dtype=torch.float64)
     if kind == "grid":
@@ -40,31 +40,31 @@ for trial in range(12):
         x = torch.ones_like(x)
     if kind == "mixed":
         x = x * 10.0 ** torch.randint(-12, 13, (batch, n, 1), generator=generator)
-    for dtype in (torch.float32, torch.float64):
-        small, large = (1e-30, 1e30) if dtype == torch.float32 else (1e-200, 1e200)
-        y = (x * {"tiny": small, "huge": large}.get(kind, 1.0)).to(dtype)
-        z = y.transpose(0, 1).reshape(n, -1)
-        matrix = (y.sum(2, keepdim=True) - y.sum(2, keepdim=True).mT).abs()
-        expected = cpu.trees_of_distances(matrix)
-        same = {"distances": torch.equal(triton_kernels.trees_of_distances(matrix), torch.from_numpy(expected))}
-        for p in (1.0, 2.0, math.inf):
-            tree = edges, lengths = [torch.from_numpy(part) for part in cpu.spanning_trees(y, p)]
-            weights = torch.randn(lengths.shape, generator=generator, dtype=dtype)
-            weights[..., ::3] = 0
-            found = {"prim": triton_kernels.spanning_trees(y, p)}
-            if n > 1:
-                found["boruvka"] = by_boruvka(y, p)
-            same |= {name: all(map(torch.equal, part, tree)) for name, part in found.items()}
-            same["gradient"] = torch.equal(
-                triton_kernels.lengths_backward(y, *tree, weights, p), cpu.lengths_backward(y, *tree, weights, p)
-            )
-            here, there = (kernels.connectivity(z, batch, 1.1, 1 / 3, p, True) for kernels in (cpu, triton_kernels))
-            same["loss"] = torch.allclose(there[0], here[0], rtol=1e-6 if dtype == torch.float32 else 1e-14)
-            same["gradient of the loss"] = torch.equal(there[1], here[1]) and torch.equal(there[2], here[2])
-            without = triton_kernels.connectivity(z, batch, 1.1, 1 / 3, p, False)
-            same["loss alone"] = torch.equal(without[0], there[0]) and len(without[1]) == 0
-            compared += 1
-            differences += [[name, kind, n, d, p, str(dtype)] for name, equal in same.items() if not equal]
+    dtype = torch.float32 if trial < 6 else torch.float64
+    small, large = (1e-30, 1e30) if dtype == torch.float32 else (1e-200, 1e200)
+    y = (x * {"tiny": small, "huge": large}.get(kind, 1.0)).to(dtype)
+    z = y.transpose(0, 1).reshape(n, -1)
+    matrix = (y.sum(2, keepdim=True) - y.sum(2, keepdim=True).mT).abs()
+    expected = cpu.trees_of_distances(matrix)
+    same = {"distances": torch.equal(triton_kernels.trees_of_distances(matrix), torch.from_numpy(expected))}
+    for p in (1.0, 2.0, math.inf):
+        tree = edges, lengths = [torch.from_numpy(part) for part in cpu.spanning_trees(y, p)]
+        weights = torch.randn(lengths.shape, generator=generator, dtype=dtype)
+        weights[..., ::3] = 0
+        found = {"prim": triton_kernels.spanning_trees(y, p)}
+        if n > 1:
+            found["boruvka"] = by_boruvka(y, p)
+        same |= {name: all(map(torch.equal, part, tree)) for name, part in found.items()}
+        same["gradient"] = torch.equal(
+            triton_kernels.lengths_backward(y, *tree, weights, p), cpu.lengths_backward(y, *tree, weights, p)
+        )
+        here, there = (kernels.connectivity(z, batch, 1.1, 1 / 3, p, True) for kernels in (cpu, triton_kernels))
+        same["loss"] = torch.allclose(there[0], here[0], rtol=1e-6 if dtype == torch.float32 else 1e-14)
+        same["gradient of the loss"] = torch.equal(there[1], here[1]) and torch.equal(there[2], here[2])
+        without = triton_kernels.connectivity(z, batch, 1.1, 1 / 3, p, False)
+        same["loss alone"] = torch.equal(without[0], there[0]) and len(without[1]) == 0
+        compared += 1
+        differences += [[name, kind, n, d, p, str(dtype)] for name, equal in same.items() if not equal]
 assert torch.equal(triton_kernels.merge_edges(y, 3.0), corel.merge_edges(y, 3.0))
 assert not triton_kernels.has_gradient(y, 3.0)
 assert triton_kernels.merge_edges(torch.zeros(0, 5, 2), 1.0).shape == (0, 4, 2)
@@ -140,7 +140,7 @@ def run(script: str, **environment: str) -> dict[str, list]:
 
 def test_interpreted_kernels_give_the_cpus_edges():
     found = run(INTERPRET, TRITON_INTERPRET="1")
-    assert found["compared"] == 72 + 48
+    assert found["compared"] == 36 + 48
     assert found["differences"] == []
 
 
