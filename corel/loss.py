@@ -54,7 +54,7 @@ def connectivity_loss(
     if z.shape[1] % branches:
         raise ValueError(f"branches: got {branches}; it must divide the {z.shape[1]} columns of z")
     factor = 1.0 / branches if reduction == "mean" else 1.0
-    if is_plain_cpu(z) or takes_gpu_kernels(z, p):
+    if is_plain_cpu(z) or takes_gpu_kernels(z, len(z), z.shape[1] // branches, p):
         if z.requires_grad and torch.is_grad_enabled():
             return _Connectivity.apply(z, eta, branches, p, factor)
         kernels = cpu_kernels() if z.is_cpu else gpu_kernels()

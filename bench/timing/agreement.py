@@ -48,14 +48,14 @@ class Cloud:
 
 
 def draw_cloud(seed: int, index: int, sizes: tuple[tuple[int, int], ...] = SIZES) -> Cloud:
-    """Cloud number ``index``, in 1 to 12 dimensions; one in five has ties or duplicates.
+    """Cloud number ``index``, in 1 to 24 dimensions; one in five has ties or duplicates.
 
     Of the largest ones each is of another kind than the one before.
     """
     rng = np.random.default_rng([seed, index])
     number, large = divmod(index, LARGE_EVERY)
     size_class = 2 if large == LARGE_EVERY - 1 else 1 if index % MEDIUM_EVERY == MEDIUM_EVERY - 1 else 0
-    n, d = int(rng.integers(sizes[size_class][0], sizes[size_class][1] + 1)), int(rng.integers(1, 13))
+    n, d = int(rng.integers(sizes[size_class][0], sizes[size_class][1] + 1)), int(rng.integers(1, 25))
     if size_class > 0:
         kinds = (*UNTIED, *TIED[:-1])  # peers would need the whole complex of many equal points
         kind = kinds[number % len(kinds)] if size_class == 2 else str(rng.choice(kinds))

@@ -165,8 +165,10 @@ def only_backward(x: Tensor) -> bool:
 
 
 def _is_untouched(x: Tensor) -> bool:
-    # outside of forward_ad.dual_level(), no tensor has a tangent
-    return forward_ad._current_level < 0 and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    # outside of forward_ad.dual_level(), no tensor has a tangent; within a transform of torch.func, not all tensors are
+    # wrapped, but operations on the others go through it too
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._C._are_functorch_transforms_active()
+    return forward_ad._current_level < 0 and not wrapped
 
 
 def is_plain_cpu(points: Tensor) -> bool:

@@ -100,10 +100,10 @@ def death_times(points: Tensor | None = None, p: float = 1.0, *, distances: Tens
         if points.requires_grad and torch.is_grad_enabled():
             return _DeathTimes.apply(points, p)
         return torch.from_numpy(cpu_kernels().death_times(points, p))
-    if takes_gpu_kernels(points, p):
+    if takes_gpu_kernels(points, points.shape[-2], points.shape[-1], p):
         return _DeathTimes.apply(points, p)
     lengths = edge_lengths(points, _merge_edges(points.detach(), p), p)
-    # on a GPU, roots and powers in torch and in the kernel that found the order may be rounded in different ways
+    # large clouds on a GPU, transforms and other p: the lengths that gave the order may have been rounded otherwise
     return lengths if p in (1.0, math.inf) else lengths.sort(-1).values
 
 
@@ -161,9 +161,9 @@ def cpu_kernels() -> ModuleType:
     return cpu
 
 
-def takes_gpu_kernels(points: Tensor, p: float) -> bool:
-    """Whether kernels of a GPU compute death times and their gradient, and not torch operations."""
-    return is_plain_cuda(points) and has_triton() and bool(gpu_kernels().has_gradient(points, p))
+def takes_gpu_kernels(points: Tensor, n: int, d: int, p: float) -> bool:
+    """Whether kernels of a GPU compute death times and their gradient for clouds of n ``points`` of d coordinates."""
+    return is_plain_cuda(points) and has_triton() and bool(gpu_kernels().has_gradient(n, d, p))
 
 
 @cache
@@ -221,7 +221,7 @@ def _find_edges_of_distances(distances: Tensor) -> Tensor:
         return torch.from_numpy(edges)
     *lead, n, _ = distances.shape
     matrices = symmetric_lengths(distances).reshape(math.prod(lead), n, n)
-    if distances.is_cuda and has_triton() and n <= gpu_kernels().SMALL:
+    if distances.is_cuda and has_triton() and n <= gpu_kernels().PRIM_LIMIT:
         return gpu_kernels().trees_of_distances(matrices).reshape(*lead, n - 1, 2)
     return reference_merge_edges_of_distances(matrices).reshape(*lead, n - 1, 2)
 

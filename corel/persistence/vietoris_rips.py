@@ -151,8 +151,8 @@ def vr_persistence(
         essential = pairs.essential.shape[0]
         born = next(value) if dim > 0 else source.new_zeros(births.shape[0])
         points_of_dim = torch.stack((born, _extend(next(value), essential, math.inf)), 1)
-        simplices = (part.to(source.device) for part in (births, _extend(pairs.death, essential, -1)))
-        diagrams.append(PersistenceDiagram(dim, points_of_dim, *simplices))
+        by_birth, by_death = (part.to(source.device) for part in (births, _extend(pairs.death, essential, -1)))
+        diagrams.append(PersistenceDiagram(dim, points_of_dim, birth_simplices=by_birth, death_simplices=by_death))
     return diagrams
 
 

@@ -21,14 +21,14 @@ from torch import Tensor
 from corel.persistence.kernels.rounding import EUCLIDEAN_RANGE
 from corel.persistence.reference import reference_merge_edges
 
-#: Trees of up to ``SMALL`` points are grown by one program each. Fewer than ``FEW_CLOUDS`` of more than ``SMALLEST``
-#: points would leave most of the GPU idle.
-SMALLEST, SMALL, FEW_CLOUDS = 1024, 4096, 4
+#: Trees of up to ``PRIM_LIMIT`` points are grown by Prim's algorithm, one program each; but fewer than ``FEW_CLOUDS``
+#: of more than ``PRIM_ALWAYS`` points, which would leave most of the GPU idle, by Borůvka's, as are all larger ones.
+PRIM_ALWAYS, PRIM_LIMIT, FEW_CLOUDS = 1024, 4096, 4
 #: Clouds of up to so many coordinates are kept in registers while their trees grow, and code is compiled for each
 #: number of them; of more coordinates, all lengths are computed before, in up to so many bytes at a time.
 FEW_COORDINATES, MATRIX_BYTES = 16, 2**28
-#: Places in a cloud are counted in 32 bits.
-_MOST_NUMBERS = 2**31
+#: Clouds of fewer numbers than this are taken: places in a cloud are counted in 32 bits.
+_TOO_MANY_NUMBERS = 2**31
 #: Gradients are computed here for clouds of up to so many coordinates.
 GRADIENT_COORDINATES = 1024
 
@@ -41,7 +41,7 @@ _GIVEN = tl.constexpr(3)
 
 
 # Code for all rounds: without this, it would be compiled again for a number that is 1 or a multiple of 16.
-_jit_of_rounds = triton.jit(do_not_specialize=["round"])
+_jit_of_rounds = triton.jit(do_not_specialize=["turn"])
 
 
 @triton.jit
@@ -210,17 +210,18 @@ def _real(bits, DOUBLE: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _quotient(a, b, DOUBLE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """a / b, rounded to nearest as on the CPU: Triton's own division of float32 is not."""
     return a / b if DOUBLE else tl.div_rn(a, b)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["eta", "factor"])
 def _gradient_kernel(  # type: ignore[no-untyped-def]
-    columns, edges, lengths, weights, gradient, n, d, padded, of_cloud, of_point, of_coordinate, eta, factor,
+    columns, edges, lengths, weights, gradient, n, d, padded, of_cloud, of_point, eta, factor,
     KIND: tl.constexpr, DOUBLE: tl.constexpr, LOSS: tl.constexpr, EDGES: tl.constexpr, COORDINATES: tl.constexpr,
 ):  # fmt: skip
     """Gradient of Σ weights · lengths, or of factor · Σ |η − lengths| where ``LOSS``, for one point of a cloud.
 
-    ``of_cloud``, ``of_point`` and ``of_coordinate`` are the strides of the gradient. Subgradients, and the order of
+    ``of_cloud`` and ``of_point`` are strides of the gradient. Subgradients, and the order of
     sums, are those of :mod:`.gradients`. The ``columns`` hold ``padded`` coordinates, of which the first d are wanted.
     """
     cloud, v = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -250,6 +251,7 @@ def _gradient_kernel(  # type: ignore[no-untyped-def]
                 longest = (tl.abs(u) == length) & (k < d)
                 ties = tl.sum(longest.to(tl.int32), 0).to(u.dtype)
                 g = tl.where(longest, one * _quotient(weight, ties, DOUBLE), 0.0)
+                g = tl.where(length == length, g, length)
             elif KIND == 1:
                 g = one * weight
             else:
@@ -257,11 +259,11 @@ def _gradient_kernel(  # type: ignore[no-untyped-def]
             g = tl.where(u == 0, 0.0, g)  # also where the weight is infinite
             total = total + tl.where(first == v, g, -g)
         here = tl.min(tl.where(own > here, own, EDGES), 0)
-    place = cloud * of_cloud + v.to(tl.int64) * of_point + k.to(tl.int64) * of_coordinate
+    place = cloud * of_cloud + v.to(tl.int64) * of_point + k
     tl.store(gradient + place, total, mask=k < d)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["eta", "factor"])
 def _loss_kernel(lengths, loss, number, eta, factor, DOUBLE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """factor · Σ |η − lengths|, summed in float64."""
     e = tl.arange(0, BLOCK)
@@ -275,15 +277,15 @@ def _loss_kernel(lengths, loss, number, eta, factor, DOUBLE: tl.constexpr, BLOCK
 
 @_jit_of_rounds
 def _begin_round_kernel(  # type: ignore[no-untyped-def]
-    component, best_vertex, rows, shortest, least, total, count, round, n, BLOCK: tl.constexpr
+    component, best_vertex, rows, shortest, least, total, count, turn, n, BLOCK: tl.constexpr
 ):  # fmt: skip
     """List the points to search for: those whose nearest point outside of their component has joined it."""
-    if tl.load(total + round) < n - 1:
+    if tl.load(total + turn) < n - 1:
         v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         here = v < n
         nearest = tl.load(best_vertex + v, mask=here, other=0)
         joined = tl.load(component + nearest, mask=here, other=0) == tl.load(component + v, mask=here, other=-1)
-        place = tl.atomic_add(count + round, tl.sum(joined.to(tl.int32), 0)) + tl.cumsum(joined.to(tl.int32), 0) - 1
+        place = tl.atomic_add(count + turn, tl.sum(joined.to(tl.int32), 0)) + tl.cumsum(joined.to(tl.int32), 0) - 1
         tl.store(rows + place, v, mask=joined)
         tl.store(shortest + v, tl.full([BLOCK], float("inf"), shortest.dtype.element_ty), mask=here)
         tl.store(least + v, tl.full([BLOCK], 9223372036854775807, tl.int64), mask=here)
@@ -291,14 +293,14 @@ def _begin_round_kernel(  # type: ignore[no-untyped-def]
 
 @_jit_of_rounds
 def _search_kernel(  # type: ignore[no-untyped-def]
-    columns, component, rows, best_length, best_vertex, total, count, round, n, d,
+    columns, component, rows, best_length, best_vertex, total, count, turn, n, d,
     smallest: tl.constexpr, down: tl.constexpr, up: tl.constexpr,
     KIND: tl.constexpr, DOUBLE: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """For each of the points that are listed: its nearest point of another component, of these the first."""
     first = tl.program_id(0) * ROWS
-    wanted = tl.load(count + round)
-    if (first < wanted) & (tl.load(total + round) < n - 1):
+    wanted = tl.load(count + turn)
+    if (first < wanted) & (tl.load(total + turn) < n - 1):
         place = first + tl.arange(0, ROWS)
         here = place < wanted
         i = tl.load(rows + place, mask=here, other=0)
@@ -326,10 +328,10 @@ def _search_kernel(  # type: ignore[no-untyped-def]
 
 @_jit_of_rounds
 def _shortest_kernel(  # type: ignore[no-untyped-def]
-    component, best_length, shortest, total, round, n, BLOCK: tl.constexpr
+    component, best_length, shortest, total, turn, n, BLOCK: tl.constexpr
 ):  # fmt: skip
     """The least length of an edge that leaves each component. Lengths are given as the integers of their bits."""
-    if tl.load(total + round) < n - 1:
+    if tl.load(total + turn) < n - 1:
         v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         here = v < n
         own = tl.load(component + v, mask=here, other=0)
@@ -338,10 +340,10 @@ def _shortest_kernel(  # type: ignore[no-untyped-def]
 
 @_jit_of_rounds
 def _least_kernel(  # type: ignore[no-untyped-def]
-    component, best_length, best_vertex, shortest, least, total, round, n, BLOCK: tl.constexpr
+    component, best_length, best_vertex, shortest, least, total, turn, n, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Of each component's edges of that length the first, as i · n + j."""
-    if tl.load(total + round) < n - 1:
+    if tl.load(total + turn) < n - 1:
         v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         here = v < n
         own = tl.load(component + v, mask=here, other=0)
@@ -353,10 +355,10 @@ def _least_kernel(  # type: ignore[no-untyped-def]
 
 @_jit_of_rounds
 def _hook_kernel(  # type: ignore[no-untyped-def]
-    component, shortest, least, parent, found, found_length, total, new, round, n, BLOCK: tl.constexpr
+    component, shortest, least, parent, found, found_length, total, new, turn, n, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Hang each component below the one that its edge leads to, and add the edge to those found."""
-    before = tl.load(total + round)
+    before = tl.load(total + turn)
     if before < n - 1:
         v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         here = (v < n) & (tl.load(component + v, mask=v < n, other=-1) == v)
@@ -368,17 +370,17 @@ def _hook_kernel(  # type: ignore[no-untyped-def]
         stays = here & (tl.load(least + other, mask=here, other=-1) == edge) & (v < other)
         tl.store(parent + v, tl.where(stays, v, other), mask=here)
         joins = here & ~stays
-        place = tl.atomic_add(new + round, tl.sum(joins.to(tl.int32), 0)) + tl.cumsum(joins.to(tl.int32), 0) - 1
+        place = tl.atomic_add(new + turn, tl.sum(joins.to(tl.int32), 0)) + tl.cumsum(joins.to(tl.int32), 0) - 1
         tl.store(found + before + place, edge, mask=joins)
         tl.store(found_length + before + place, tl.load(shortest + v, mask=joins, other=0), mask=joins)
 
 
 @_jit_of_rounds
 def _end_round_kernel(  # type: ignore[no-untyped-def]
-    component, parent, total, new, round, n, BLOCK: tl.constexpr
+    component, parent, total, new, turn, n, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Give each point the number of the component at the top."""
-    before = tl.load(total + round)
+    before = tl.load(total + turn)
     if before < n - 1:
         v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         top = tl.load(component + v, mask=v < n, other=0)
@@ -388,7 +390,7 @@ def _end_round_kernel(  # type: ignore[no-untyped-def]
             above = tl.load(parent + top, mask=v < n, other=0)
         tl.store(component + v, top, mask=v < n)
     if tl.program_id(0) == 0:
-        tl.store(total + round + 1, before + tl.load(new + round))
+        tl.store(total + turn + 1, before + tl.load(new + turn))
 
 
 def _on_its_device(function: Callable[..., Result]) -> Callable[..., Result]:
@@ -420,15 +422,14 @@ def merge_edges(points: Tensor, p: float) -> Tensor:
         (B, n − 1, 2) int64, sorted by (length, i, j), i < j.
     """
     *_, n, d = points.shape
-    if p not in _KINDS or n * d >= _MOST_NUMBERS:
+    if p not in _KINDS or n * (d + 7) >= _TOO_MANY_NUMBERS:  # coordinates are filled up to a multiple of 8
         return reference_merge_edges(points, p)
     return _trees(_columns(points), p)[0]
 
 
-def has_gradient(points: Tensor, p: float) -> bool:
-    """Whether the gradients here take such clouds, (…, n, d)."""
-    n, d = points.shape[-2:]
-    return p in _KINDS and n <= SMALL and d <= GRADIENT_COORDINATES
+def has_gradient(n: int, d: int, p: float) -> bool:
+    """Whether the gradients here take clouds of n points of d coordinates."""
+    return p in _KINDS and n <= PRIM_LIMIT and d <= GRADIENT_COORDINATES
 
 
 def _constants(points: Tensor, p: float) -> dict[str, object]:
@@ -465,7 +466,7 @@ def spanning_trees(points: Tensor, p: float) -> tuple[Tensor, Tensor]:
 
 @_on_its_device
 def trees_of_distances(matrices: Tensor) -> Tensor:
-    """Edges of the spanning trees of symmetric matrices of lengths, (B, n, n) → (B, n − 1, 2), n ≤ ``SMALL``."""
+    """Edges of the spanning trees of symmetric matrices of lengths, (B, n, n) → (B, n − 1, 2), n ≤ ``PRIM_LIMIT``."""
     return _prim(matrices.contiguous(), 0, {**_constants(matrices, 1.0), "KIND": _GIVEN.value})[0]
 
 
@@ -475,7 +476,7 @@ def _columns(points: Tensor) -> Tensor:
     Many coordinates are filled up with zeros, which change no length, to a multiple of 8.
     """
     *lead, n, d = points.shape
-    columns = points.mT.reshape(math.prod(lead), d, n).contiguous()
+    columns = points.mT.reshape(math.prod(lead), d, n).contiguous().resolve_neg()
     return columns if d <= FEW_COORDINATES else torch.nn.functional.pad(columns, (0, 0, 0, -d % 8))
 
 
@@ -483,7 +484,7 @@ def _trees(columns: Tensor, p: float) -> tuple[Tensor, Tensor]:
     """:func:`spanning_trees` of clouds that :func:`_columns` gave."""
     constants = _constants(columns, p)
     batch, d, n = columns.shape
-    if n > SMALL or (n > SMALLEST and batch < FEW_CLOUDS):
+    if batch > 0 and (n > PRIM_LIMIT or (n > PRIM_ALWAYS and batch < FEW_CLOUDS)):
         single = [boruvka(cloud, constants) for cloud in columns]
         return torch.stack([edges for edges, _ in single]), torch.stack([lengths for _, lengths in single])
     if d <= FEW_COORDINATES:
@@ -541,7 +542,7 @@ def lengths_backward(points: Tensor, edges: Tensor, lengths: Tensor, weights: Te
     """
     gradient = torch.empty(points.shape, dtype=points.dtype, device=points.device)
     *_, n, d = points.shape
-    _gradient(_columns(points), d, edges, lengths, weights.contiguous(), gradient, (n * d, d, 1), p)
+    _gradient(_columns(points), d, edges, lengths, weights.contiguous().resolve_neg(), gradient, (n * d, d), p)
     return gradient
 
 
@@ -576,7 +577,7 @@ def connectivity(
     settings = _bits(eta), _bits(factor)
     _loss_kernel[(1,)](lengths, loss, lengths.numel(), *settings, DOUBLE=z.dtype == torch.float64, BLOCK=1024)
     if with_gradient:
-        _gradient(columns, d, edges, lengths, lengths, gradient, (d, n, 1), p, settings)
+        _gradient(columns, d, edges, lengths, lengths, gradient, (d, n), p, settings)
     return loss, gradient, edges
 
 
@@ -587,9 +588,9 @@ def _bits(number: float) -> int:
 
 def _gradient(
     columns: Tensor, d: int, edges: Tensor, lengths: Tensor, weights: Tensor, gradient: Tensor,
-    strides: tuple[int, int, int], p: float, loss: tuple[int, int] | None = None,
+    strides: tuple[int, int], p: float, loss: tuple[int, int] | None = None,
 ) -> None:  # fmt: skip
-    """Write a gradient whose strides by cloud, point and coordinate are given; of the ``loss`` of an η and a factor."""
+    """Write a gradient whose strides by cloud and point are given; of the ``loss`` of an η and a factor."""
     batch, padded, n = columns.shape
     if batch == 0:
         return
@@ -624,19 +625,20 @@ def boruvka(
     as_integers = best_length.view(integer), shortest.view(integer)
     block = 256
     grid = (triton.cdiv(n, block),)
-    for round in range(rounds):
-        _begin_round_kernel[grid](component, best_vertex, rows, shortest, least, total, count, round, n, BLOCK=block)
+    for turn in range(rounds):
+        _begin_round_kernel[grid](component, best_vertex, rows, shortest, least, total, count, turn, n, BLOCK=block)
         _search_kernel[(triton.cdiv(n, rows_per_program),)](
-            columns, component, rows, best_length, best_vertex, total, count, round, n, d,
+            columns, component, rows, best_length, best_vertex, total, count, turn, n, d,
             DIM=d if d <= FEW_COORDINATES else 0, ROWS=rows_per_program, COLUMNS=columns_per_step, num_warps=4,
             **constants,
         )  # fmt: skip
-        _shortest_kernel[grid](component, as_integers[0], as_integers[1], total, round, n, BLOCK=block)
-        _least_kernel[grid](component, best_length, best_vertex, shortest, least, total, round, n, BLOCK=block)
-        _hook_kernel[grid](component, shortest, least, parent, found, found_length, total, new, round, n, BLOCK=block)
-        _end_round_kernel[grid](component, parent, total, new, round, n, BLOCK=block)
+        _shortest_kernel[grid](component, as_integers[0], as_integers[1], total, turn, n, BLOCK=block)
+        _least_kernel[grid](component, best_length, best_vertex, shortest, least, total, turn, n, BLOCK=block)
+        _hook_kernel[grid](component, shortest, least, parent, found, found_length, total, new, turn, n, BLOCK=block)
+        _end_round_kernel[grid](component, parent, total, new, turn, n, BLOCK=block)
     by_rank = found[: n - 1].argsort()
     order = by_rank[found_length[by_rank].argsort(stable=True)]
     edges = torch.stack((found[order] // n, found[order] % n), 1)
-    without = columns.isnan().any(0)[edges].any(1)
+    i, j = edges.unbind(1)
+    without = (columns[:, i] - columns[:, j]).isnan().any(0)  # such a length was taken as infinite
     return edges, found_length[order].masked_fill(without, math.nan)

@@ -66,8 +66,24 @@ for trial in range(12):
         compared += 1
         differences += [[name, kind, n, d, p, str(dtype)] for name, equal in same.items() if not equal]
 assert torch.equal(triton_kernels.merge_edges(y, 3.0), corel.merge_edges(y, 3.0))
-assert not triton_kernels.has_gradient(y, 3.0)
-assert triton_kernels.merge_edges(torch.zeros(0, 5, 2), 1.0).shape == (0, 4, 2)
+assert not triton_kernels.has_gradient(5, 2, 3.0)
+for n in (1, 5, 2000, 5000):
+    for d in (2, 17):
+        assert triton_kernels.merge_edges(torch.zeros(0, n, d), 1.0).shape == (0, n - 1, 2)
+assert triton_kernels.spanning_trees(torch.zeros(2, 1, 17), 1.0)[0].shape == (2, 0, 2)
+triton_kernels.MATRIX_BYTES = 1  # one cloud at a time
+y = torch.randn(3, 9, 17, generator=generator)
+assert torch.equal(triton_kernels.merge_edges(y, 1.0), corel.merge_edges(y))
+# numbers whose sign is yet to be changed
+y, weights = torch.randn(2, 9, 1, generator=generator), torch.randn(2, 8, generator=generator)
+tree = triton_kernels.spanning_trees(y, 1.0)
+expected = triton_kernels.lengths_backward(y, *tree, weights, 1.0)
+assert torch.equal(triton_kernels.lengths_backward((-y)._neg_view(), *tree, (-weights)._neg_view(), 1.0), expected)
+# infinite coordinates give what they give by the other algorithm
+y = torch.tensor([[[math.inf, 0.0], [math.inf, 0.0], [1.0, 0.0], [2.0, 0.0]]])
+for p in (1.0, 2.0, math.inf):
+    for one, other in zip(triton_kernels.spanning_trees(y, p), by_boruvka(y, p)):
+        assert torch.equal(one.nan_to_num(nan=-1.0), other.nan_to_num(nan=-1.0)), (p, one, other)
 # NaN, which is not looked for on a GPU: every index is in range, every point in the tree, and NaN comes out
 for place in range(4):
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0], [7.0, 0.0]])
@@ -78,6 +94,9 @@ for place in range(4):
             for edges, lengths in (triton_kernels.spanning_trees(y[None], p), by_boruvka(y[None], p)):
                 compared += 1
                 nan = lengths.isnan().tolist()
+                if edges.shape[0] == 1 and place == 1:  # the gradient is NaN too, at both ends
+                    gradient = triton_kernels.lengths_backward(y[None], edges, lengths, torch.ones(1, 3), p)
+                    assert gradient[0, edges[0, 2]].isnan().any(1).all() and not gradient.isnan().all()
                 if set(edges.flatten().tolist()) != {0, 1, 2, 3} or nan != [[False, False, True]]:
                     differences.append(["NaN", place, p, edges.tolist(), lengths.tolist()])
 print(json.dumps({"compared": compared, "differences": differences}))

@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import squareform
 from torch.autograd import forward_ad
 
-from corel import death_times, merge_edges, vr_persistence
+from corel import ConnectivityLoss, death_times, merge_edges, vr_persistence
 from corel.persistence.kernels import cpu, large_clouds, lockstep, small_clouds
 from corel.persistence.kernels.edges import sort_tree
 from corel.persistence.kernels.vectors import LANES
@@ -466,6 +466,19 @@ def test_compile(p, backend):
     weights = torch.arange(24.0, dtype=torch.float64).view(3, 8)
     (compiled,) = torch.autograd.grad(deaths, x, weights)
     torch.testing.assert_close(compiled, torch.autograd.grad(death_times(x, p), x, weights)[0])
+
+
+@pytest.mark.parametrize("p", NORMS)
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_torch_func_of_something_else(p, requires_grad):
+    x = torch.randn(9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=requires_grad)
+    factors = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    loss = ConnectivityLoss(branches=2, p=p)
+    for function in (lambda x: death_times(x, p).sum(), loss):
+        value = function(x)
+        torch.testing.assert_close(torch.func.grad(lambda factor, f=function: factor * f(x))(factors[0]), value)
+        mapped = torch.vmap(lambda factor, f=function: factor * f(x))(factors)
+        torch.testing.assert_close(mapped, factors * value)
 
 
 @pytest.mark.parametrize("p", NORMS)
