@@ -221,8 +221,8 @@ def _gradient_kernel(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Gradient of Σ weights · lengths, or of factor · Σ |η − lengths| where ``LOSS``, for one point of a cloud.
 
-    ``of_cloud`` and ``of_point`` are strides of the gradient. Subgradients, and the order of
-    sums, are those of :mod:`.gradients`. The ``columns`` hold ``padded`` coordinates, of which the first d are wanted.
+    ``of_cloud`` and ``of_point`` are strides of the gradient. Subgradients, and the order of sums, are those of
+    :mod:`.gradients`. The ``columns`` hold ``padded`` coordinates, of which the first d are wanted.
     """
     cloud, v = tl.program_id(0).to(tl.int64), tl.program_id(1)
     columns += cloud * padded * n
