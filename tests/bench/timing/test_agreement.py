@@ -20,7 +20,7 @@ def test_clouds_are_as_promised():
     assert {c.p for c in clouds} == {1.0, 2.0, float("inf")}
     small = [c for c in clouds if len(c.points) <= 64]
     sizes, dims = zip(*(c.points.shape for c in small), strict=True)
-    assert (min(sizes), max(sizes), min(dims), max(dims)) == (1, 64, 1, 12)
+    assert (min(sizes), max(sizes), min(dims), max(dims)) == (1, 64, 1, 24)
     assert {c.kind for c in small[::5]} <= {*TIED, *UNTIED}
     assert {c.kind for c in small} == {*TIED, *UNTIED}
     assert sorted(len(c.points) > 1024 for c in clouds)[-6:] == [False, True, True, True, True, True]
