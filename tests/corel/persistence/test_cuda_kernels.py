@@ -19,13 +19,13 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is n
 # The interpreter is chosen when a kernel is defined, so a process of its own runs them.
 INTERPRET = """
 import json, math, torch, corel
-from corel.persistence.kernels import cpu, triton_kernels
+from corel.persistence.kernels import cpu, triton_kernels, triton_lengths
 generator = torch.Generator().manual_seed(0)
 differences, compared = [], 0
 
 def by_boruvka(points, p):
-    columns = triton_kernels._columns(points)
-    trees = [triton_kernels.boruvka(c, triton_kernels._constants(c, p), 4, 8) for c in columns]
+    columns = triton_lengths.columns_of(points)
+    trees = [triton_kernels.boruvka(c, triton_lengths.constants_of(c, p), 4, 8) for c in columns]
     return [torch.stack(part) for part in zip(*trees)]
 
 for trial in range(12):
@@ -107,7 +107,7 @@ import json
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from corel.persistence.kernels import triton_kernels
+from corel.persistence.kernels import triton_boruvka, triton_gradients, triton_kernels
 found = {}
 
 def build(name, kernel, types, constants):
@@ -132,16 +132,16 @@ for element, kind in (("fp32", 1), ("fp32", 2), ("fp64", 0), ("fp64", 2), ("fp32
         build(f"prim {element} {kind} {dim}", triton_kernels._prim_kernel, types, {**constants, "BLOCK": 128})
         if kind < 3:
             sizes = {"ROWS": 4, "COLUMNS": 256}
-            build(f"search {element} {kind} {dim}", triton_kernels._search_kernel, types, {**constants, **sizes})
+            build(f"search {element} {kind} {dim}", triton_boruvka._search_kernel, types, {**constants, **sizes})
     if kind < 3:
         sizes = {"ROWS": 32, "COLUMNS": 32}
         build(f"matrix {element} {kind}", triton_kernels._matrix_kernel, types, {**scales, **fixed, **sizes})
         for loss in (True, False):
             constants = {**fixed, "LOSS": loss, "EDGES": 128, "COORDINATES": 16}
-            build(f"gradient {element} {kind} {loss}", triton_kernels._gradient_kernel, types, constants)
-    build(f"loss {element}", triton_kernels._loss_kernel, types, {"DOUBLE": double, "BLOCK": 1024})
+            build(f"gradient {element} {kind} {loss}", triton_gradients._gradient_kernel, types, constants)
+    build(f"loss {element}", triton_gradients._loss_kernel, types, {"DOUBLE": double, "BLOCK": 1024})
     for name in ("begin_round", "least", "hook", "end_round", "shortest"):
-        kernel = getattr(triton_kernels, f"_{name}_kernel")
+        kernel = getattr(triton_boruvka, f"_{name}_kernel")
         integer = {"best_length": bits, "shortest": bits} if name == "shortest" else {}
         build(f"{name} {element}", kernel, {**types, **integer}, {"BLOCK": 256})
 print(json.dumps(found))
