@@ -1,6 +1,9 @@
-"""Devices by name."""
+"""Devices by name, and the settings of PyTorch under which numbers are computed."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -39,3 +42,28 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         if resolved.index is not None and resolved.index >= torch.cuda.device_count():
             raise ValueError(f"device: got {device!r}, but there are {torch.cuda.device_count()} CUDA GPUs here")
     return resolved
+
+
+@contextlib.contextmanager
+def standard_torch() -> Iterator[None]:
+    """Run a block under standard global settings of PyTorch, and restore those found.
+
+    Default dtype float32, gradients enabled, no autocast, matrix products and convolutions in full float32 (no TF32),
+    deterministic convolutions. User code in the same process may have changed any of these. The default device is not
+    touched, because the mode that sets it slows every call: tensors are created with a device.
+    """
+    dtype, products = torch.get_default_dtype(), torch.get_float32_matmul_precision()
+    torch.set_default_dtype(torch.float32)
+    if products != "highest":
+        torch.set_float32_matmul_precision("highest")
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
+            for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if products != "highest":
+            torch.set_float32_matmul_precision(products)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from corel import _checks
-from corel._device import resolve_device
+from corel._device import resolve_device, standard_torch
 from corel._memory import keep_freed_memory
 from corel.autoencoder import IMAGE_SIZE, Autoencoder
 from corel.checkpoint import Checkpoint, check_path
@@ -136,8 +136,8 @@ def train_autoencoder(
     state = Checkpoint(path, "" if path is None else _key(settings, array))
     gpus = range(torch.cuda.device_count()) if where.type == "cuda" else ()
     keep_freed_memory()
-    # a training needs gradients, even if the caller has switched them off
-    with torch.random.fork_rng(devices=gpus), torch.inference_mode(False), torch.enable_grad():
+    # the caller may have switched gradients off, or products in reduced precision on
+    with torch.random.fork_rng(devices=gpus), torch.inference_mode(False), standard_torch():
         trainer = _Trainer(settings, where)
         start = trainer.load(state)
         if start > epochs:

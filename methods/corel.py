@@ -12,9 +12,10 @@ import torch
 
 from corel import Autoencoder, BallCount, train_autoencoder
 from corel._checks import check_fields, count, integer, non_negative, one_of, optional, positive, real
+from corel._device import standard_torch
 from corel.checkpoint import write_atomically
 from methods.base import NonFiniteLossError, OneClassMethod, needs_fit
-from methods.neural import check_images, standard_torch
+from methods.neural import check_images
 
 #: Images encoded at a time. Fixed, because sums may round differently in batches of another size.
 _BATCH = 500
@@ -136,7 +137,7 @@ class Corel(OneClassMethod):
         check_images(images, least=0)
         codes = np.empty((len(images), self.settings.branches * self.settings.branch_dim), np.float32)
         batch = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
-        with torch.inference_mode():
+        with standard_torch(), torch.inference_mode():
             for start in range(0, len(images), _BATCH):
                 size = min(_BATCH, len(images) - start)
                 batch[:size] = images[start : start + size]
@@ -162,7 +163,7 @@ class Corel(OneClassMethod):
         """What the decoder makes of the codes of images: (n, 3, 32, 32) uint8 → (n, 3, 32, 32) uint8."""
         if self._autoencoder is None:
             raise ValueError("corel: reconstruct needs a trained encoder; call fit_auxiliary first")
-        with torch.inference_mode():
+        with standard_torch(), torch.inference_mode():
             x = torch.from_numpy(np.array(images)).to(self.device, torch.float32).div_(255.0)
             return self._autoencoder(x)[0].mul(255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corel._checks import count, non_negative, one_of
+from corel._device import standard_torch
 from methods.base import NonFiniteLossError, needs_fit
 from methods.dcgan import DCGANSettings, Decoder, Encoder, initialise
-from methods.neural import NeuralMethod, check_images, checked, standard_torch
+from methods.neural import NeuralMethod, check_images, checked
 
 #: Added to the diagonals of covariances, as in the reference, so that singular ones can be inverted.
 JITTER = 1e-3

@@ -23,8 +23,9 @@ import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import all_estimators
 
+from corel._device import standard_torch
 from methods.base import OneClassMethod, needs_fit, one_line
-from methods.neural import check_images, standard_torch
+from methods.neural import check_images
 
 # Raised when a change here changes scores.
 _VERSION = 1

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from corel._checks import Check, boolean, check_fields, count, positive
+from corel._device import standard_torch
 from corel._memory import keep_freed_memory
 from corel.checkpoint import Checkpoint, Stateful
 from methods.base import NonFiniteLossError, OneClassMethod
@@ -79,31 +79,6 @@ def check_images(features: np.ndarray, least: int = 1) -> np.ndarray:
 def as_float(images: np.ndarray, device: torch.device) -> Tensor:
     """Copy uint8 images to the device as float32, values unchanged."""
     return torch.from_numpy(np.array(images)).to(device, torch.float32)
-
-
-@contextlib.contextmanager
-def standard_torch() -> Iterator[None]:
-    """Run a block under standard global settings of PyTorch, and restore those found.
-
-    Default dtype float32, gradients enabled, no autocast, matrix products and convolutions in full float32 (no TF32),
-    deterministic convolutions. User code in the same process may have changed any of these. The default device is not
-    touched, because the mode that sets it slows every call: tensors are created with a device.
-    """
-    dtype, products = torch.get_default_dtype(), torch.get_float32_matmul_precision()
-    torch.set_default_dtype(torch.float32)
-    if products != "highest":
-        torch.set_float32_matmul_precision("highest")
-    try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
-            for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
-        if products != "highest":
-            torch.set_float32_matmul_precision(products)
 
 
 class NeuralMethod(OneClassMethod):

@@ -16,9 +16,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from corel._checks import at_least, boolean, check_fields, count, counts, got, non_negative, positive, real
+from corel._device import standard_torch
 from corel.checkpoint import write_atomically
 from methods.base import OneClassMethod, needs_fit
-from methods.neural import check_images, hash_seed, standard_torch
+from methods.neural import check_images, hash_seed
 
 #: Images at a time. Fixed, because sums may round differently in batches of another size.
 _BATCH = 500

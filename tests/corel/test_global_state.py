@@ -95,3 +95,15 @@ def test_training(changed):
     for name, weight in weights.items():
         assert weight.dtype == torch.float32
         assert torch.equal(weight, EXPECTED[2][name]), name
+
+
+def test_training_in_full_precision() -> None:
+    precision = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", torch.bfloat16):
+            weights = training().state_dict()
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    assert all(torch.equal(weight, EXPECTED[2][name]) for name, weight in weights.items())

@@ -109,7 +109,8 @@ def test_global_settings_of_pytorch_do_not_change_a_loaded_encoder(tmp_path, tra
     try:
         torch.set_default_dtype(torch.float64)
         torch.set_default_device("meta")  # on which nothing can be computed
-        codes = Corel(SMALL, device="cpu").fit_auxiliary(IMAGES, path=path).prepare(IMAGES)
+        with torch.autocast("cpu", torch.bfloat16):
+            codes = Corel(SMALL, device="cpu").fit_auxiliary(IMAGES, path=path).prepare(IMAGES)
     finally:
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)

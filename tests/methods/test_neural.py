@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional
 
 import methods
-from methods.neural import NeuralMethod, standard_torch
+from corel._device import standard_torch
+from methods.neural import NeuralMethod
 
 FILTERS = (4, 8, 8)
 SMALL = {

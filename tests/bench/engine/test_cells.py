@@ -8,6 +8,7 @@ import pytest
 
 from bench.engine import cells
 from bench.engine.cells import Cell, MethodSpec, method_spec
+from methods.corel import Corel
 
 SPEC = MethodSpec("corel", "quick", {"eta": 2.0}, 1, "", True, {"method": "corel", "eta": 2.0})
 CELL = Cell("folder:here", "f" * 64, SPEC, "folder:here", "f" * 64, 120, 0, 3, "three", 0)
@@ -74,6 +75,16 @@ def test_auxiliary_training_of_a_built_in_method_is_shared_with_methods_that_say
     assert cells[0].key != cells[1].key
     again = [Cell.from_row(cell.row()).auxiliary_key for cell in cells]
     assert again == [cell.auxiliary_key for cell in cells]
+
+
+def test_another_version_of_the_method_that_lends_its_encoder_is_another_cell(tmp_path, monkeypatch):
+    path = tmp_path / "other.py"
+    path.write_text(LIKE_COREL.format(name="other") + "    version = 7\n")
+    names = (str(path), f"sklearn:OneClassSVM@{path}", "corel")
+    before = [dataclasses.replace(CELL, method=method_spec(name, "quick")).key for name in names]
+    monkeypatch.setattr(Corel, "version", Corel.version + 1)
+    after = [dataclasses.replace(CELL, method=method_spec(name, "quick")).key for name in names]
+    assert not set(before) & set(after)
 
 
 def test_prepared_splits_are_of_one_seed():
