@@ -26,6 +26,15 @@ HALF = (torch.float16, torch.bfloat16)
 STRIDED = torch.strided
 
 
+class NonFiniteError(ValueError):
+    """Coordinates that must be finite are not."""
+
+
+def non_finite(name: str) -> NonFiniteError:
+    """The error of points called ``name``, one of which is NaN or infinite."""
+    return NonFiniteError(f"{name}: got NaN or infinity; all coordinates must be finite")
+
+
 def got(name: str, value: object, accepted: str) -> str:
     """The text of an error: one line, whatever ``value`` is."""
     shown = repr(value)

@@ -164,7 +164,7 @@ class BallCount(BaseEstimator):
             raise ValueError(f"Z: got 0 feature(s) (shape={tuple(points.shape)}) while a minimum of 1 is required.")
         validate_data(self, points if isinstance(Z, Tensor) else Z, reset=reset, skip_check_array=True)
         if not bool(torch.isfinite(points).all() if isinstance(points, Tensor) else np.isfinite(points).all()):
-            raise ValueError("Z: got NaN or infinity; all coordinates must be finite")
+            raise _checks.non_finite("Z")
         return points
 
     def _count_on_cpu(self, points: np.ndarray) -> np.ndarray:

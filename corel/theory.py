@@ -210,5 +210,5 @@ def _finite(points: np.ndarray | Tensor) -> Tensor:
         raise TypeError(f"points: got {type(points).__name__}; accepted are numpy arrays and torch tensors")
     cloud = check_points(points.detach())
     if not bool(torch.isfinite(cloud).all()):
-        raise ValueError("points: got NaN or infinity; all coordinates must be finite")
+        raise _checks.non_finite("points")
     return cloud

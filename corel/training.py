@@ -187,9 +187,7 @@ class _Trainer:
             x = batches.take(order[step * settings.batch_size : (step + 1) * settings.batch_size])
             try:
                 rows.append(self.step(x))
-            except ValueError as error:
-                if "NaN or infinity" not in str(error):
-                    raise
+            except _checks.NonFiniteError:
                 raise FloatingPointError(_diverged(epoch)) from None
             bar.update()
             if x.device.type == "cpu" and time.perf_counter() - shown > 0.5:

@@ -58,13 +58,10 @@ class Simplices:
         (k, dim + 1) int64, ascending in each row.
     level
         (k,) int64: rank of the length among all different lengths (:class:`EdgeOrder`).
-    longest_edge
-        (k, 2) int64: the edge whose length is the simplex's value; a vertex v has (v, v).
     """
 
     vertices: Tensor
     level: Tensor
-    longest_edge: Tensor
 
 
 def enclosing_radius(lengths: Tensor) -> float:
@@ -134,8 +131,8 @@ def check_edges(n: int) -> None:
         )
 
 
-def vietoris_rips_filtration(order: EdgeOrder, max_dim: int, min_dim: int = 0) -> list[Simplices]:
-    """All simplices of a range of dimensions over the given edges.
+def vietoris_rips_filtration(order: EdgeOrder, max_dim: int) -> list[Simplices]:
+    """All simplices of dimension 1 and higher over the given edges.
 
     Parameters
     ----------
@@ -143,27 +140,18 @@ def vietoris_rips_filtration(order: EdgeOrder, max_dim: int, min_dim: int = 0) -
         The edges.
     max_dim
         Highest dimension of a simplex, ≥ 0.
-    min_dim
-        Lowest dimension that is wanted, 0 or 1.
 
     Returns
     -------
     list of Simplices
-        For each dimension from ``min_dim`` to ``max_dim``, even if it has no simplices.
+        For each dimension from 1 to ``max_dim``, even if it has no simplices.
 
     Raises
     ------
     MemoryError
         If a dimension has more than ``MAX_SIMPLICES`` simplices, before they are built.
     """
-    n = len(order.place)
-    filtration = []
-    if min_dim == 0:
-        points = torch.arange(n, dtype=torch.int64, device=order.place.device).unsqueeze(1)
-        filtration.append(Simplices(points, torch.zeros_like(points[:, 0]), points.expand(n, 2)))
-    if max_dim > 0:
-        edges = order.edges
-        filtration.append(Simplices(edges, order.own_level, edges))
+    filtration = [Simplices(order.edges, order.own_level)] if max_dim > 0 else []
     if max_dim > 1:
         # upward[u, v]: whether there is an edge (u, v), u < v
         upward = (order.place < len(order.edges)).triu(1)
@@ -171,10 +159,9 @@ def vietoris_rips_filtration(order: EdgeOrder, max_dim: int, min_dim: int = 0) -
     for dim in range(2, max_dim + 1):
         # Sorted lexicographically, as those that they are built from.
         vertices, place = _expand(vertices, place, order.place, upward, dim)
-        edges = order.edges[place]
         level = order.own_level[place]
         by_level = level.argsort(stable=True)
-        filtration.append(Simplices(vertices[by_level], level[by_level], edges[by_level]))
+        filtration.append(Simplices(vertices[by_level], level[by_level]))
     return filtration
 
 

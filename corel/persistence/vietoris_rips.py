@@ -182,7 +182,7 @@ def _pairs(order: EdgeOrder, max_dim: int, tree: bool) -> list[Pairs]:
     else:
         pairs_of = pairs_of_coboundary
         deaths = Coboundary(order, 1).number(edges, order.level[edges[:, 0], edges[:, 1]])
-    for simplices in vietoris_rips_filtration(order, max_dim, 1):
+    for simplices in vietoris_rips_filtration(order, max_dim):
         pairs, deaths = pairs_of(order, simplices, deaths)
         all_pairs.append(pairs)
     return all_pairs

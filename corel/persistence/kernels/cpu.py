@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from corel._checks import numbers
+from corel._checks import non_finite, numbers
 from corel._threads import all_true
 from corel.persistence.kernels import distances, gradients, kd_trees, leaves, lockstep, small_clouds, trees
 from corel.persistence.kernels.edges import kruskal, sort_tree
@@ -206,7 +206,7 @@ def _small_tree(points: torch.Tensor, n: int, d: int, p: float, edges: np.ndarra
     if address == 0:
         raise ValueError("points: got a tensor whose memory was freed; accepted are tensors that hold numbers")
     if not small_clouds.spanning_tree(p, address, d, edges, lengths):
-        raise ValueError("points: got NaN or infinity; all coordinates must be finite")
+        raise non_finite("points")
     return lengths
 
 
@@ -227,7 +227,7 @@ def _trees(clouds: np.ndarray, p: float, name: str = "points") -> tuple[np.ndarr
     else:
         finite = _trees_of_batch(clouds, edges, lengths, p, threads)
     if not finite:
-        raise ValueError(f"{name}: got NaN or infinity; all coordinates must be finite")
+        raise non_finite(name)
     return edges, lengths
 
 

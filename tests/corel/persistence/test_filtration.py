@@ -29,25 +29,22 @@ def length_matrices(draw) -> torch.Tensor:
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(length_matrices(), st.integers(0, 3), st.sampled_from([0.0, 0.5, 2.0, math.inf]), st.booleans())
-def test_simplices_order_and_longest_edges_are_those_of_the_definition(lengths, max_dim, max_length, compiled):
+def test_simplices_and_their_order_are_those_of_the_definition(lengths, max_dim, max_length, compiled):
     with mock.patch.object(filtration, "is_plain_cpu", return_value=compiled):
         order = edge_order(lengths, max_length)
     found = vietoris_rips_filtration(order, max_dim)
-    assert len(found) == max_dim + 1
+    assert len(found) == max_dim
     n, d = len(lengths), lengths.numpy()
-    for dim in range(max_dim + 1):
+    for dim, simplices in enumerate(found, 1):
         expected = []
         for vertices in itertools.combinations(range(n), dim + 1):
-            longest = max(
-                ((d[i, j], i, j) for i, j in itertools.combinations(vertices, 2)), default=(0.0, *vertices * 2)
-            )
-            if longest[0] <= max_length and longest[0] < math.inf:
-                expected.append((longest[0], vertices, longest[1:]))
-        expected.sort(key=lambda simplex: simplex[:2])
-        assert found[dim].vertices.tolist() == [list(vertices) for _, vertices, _ in expected]
-        assert found[dim].longest_edge.tolist() == [list(edge) for _, _, edge in expected]
+            longest = max(d[i, j] for i, j in itertools.combinations(vertices, 2))
+            if longest <= max_length and longest < math.inf:
+                expected.append((longest, vertices))
+        expected.sort()
+        assert simplices.vertices.tolist() == [list(vertices) for _, vertices in expected]
         ranks = {value: rank for rank, value in enumerate(sorted({0.0, *(e[0] for e in expected)}))}
-        by_level = {level: value for level, (value, _, _) in zip(found[dim].level.tolist(), expected, strict=True)}
+        by_level = {level: value for level, (value, _) in zip(simplices.level.tolist(), expected, strict=True)}
         assert len(by_level) == len({e[0] for e in expected})
         assert sorted(by_level) == sorted(by_level, key=lambda level: ranks[by_level[level]])
     assert order.place.equal(order.place.T)
@@ -73,7 +70,7 @@ def test_chunks_do_not_show(monkeypatch):
     monkeypatch.setattr(filtration, "_CHUNK", 30)
     for a, b in zip(whole, vietoris_rips_filtration(edge_order(lengths, 1.2), 3), strict=True):
         assert a.vertices.equal(b.vertices)
-        assert a.longest_edge.equal(b.longest_edge)
+        assert a.level.equal(b.level)
 
 
 def test_absurd_filtrations_are_refused_before_they_are_built(monkeypatch):

@@ -100,10 +100,11 @@ def test_reduces_boundary_matrices_of_filtered_complexes(dim, ties):
     if ties:
         lengths = lengths.ceil()
     filtration = vietoris_rips_filtration(edge_order(lengths, float(lengths.max())), dim)
-    row = {tuple(face): index for index, face in enumerate(filtration[dim - 1].vertices.tolist())}
+    faces = filtration[dim - 2].vertices.tolist() if dim > 1 else [[point] for point in range(11)]
+    row = {tuple(face): index for index, face in enumerate(faces)}
     boundary = [
         {row[(*simplex[:k], *simplex[k + 1 :])] for k in range(dim + 1)}
-        for simplex in filtration[dim].vertices.tolist()
+        for simplex in filtration[dim - 1].vertices.tolist()
     ]
     matrix = sparse([set(column) for column in boundary])
     reduce(matrix)
