@@ -13,19 +13,13 @@ import sys
 from collections.abc import Sequence
 
 from bench.engine.arguments import add_version
-from bench.engine.command_line import Parser, loading, positive_int, run, writable_directory
+from bench.engine.command_line import Parser, integer, loading, number, positive_int, run, writable_directory
 from bench.timing.inputs import KINDS, from_file
 
 PROGRAM = "bench.runtime"
 LARGEST = 100_000
 FILES = ["runtime.csv", "runtime.png", "runtime.pdf"]
 NORMS = {"1": 1.0, "2": 2.0, "inf": math.inf}
-
-
-def _size(text: str) -> int:
-    if not text.isdecimal() or not 2 <= int(text) <= LARGEST:
-        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers from 2 to {LARGEST}")
-    return int(text)
 
 
 def _norm(text: str) -> float:
@@ -40,23 +34,13 @@ def _points(text: str) -> str:
     return text
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are numbers above 0")
-    return value
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog=f"python -m {PROGRAM}",
         description="Time 0-dimensional Rips persistence: corel in all its forms beside every peer that is installed.",
     )
     add = parser.add_argument
-    add("--sizes", nargs="+", type=_size, default=[32, 64, 128], metavar="N",
+    add("--sizes", nargs="+", type=integer(2, LARGEST), default=[32, 64, 128], metavar="N",
         help="points of a cloud (default: 32 64 128)")  # fmt: skip
     add("--points", type=_points, default="gaussian", metavar="KIND",
         help="gaussian, sheet (2-dimensional), clusters, or FILE.npy: rows of its (N, d) array "
@@ -66,7 +50,7 @@ def _parser() -> Parser:
         help="norm of lengths: 1, 2 or inf; some peers know 2 alone (default: 1, the paper's)")  # fmt: skip
     add("--repeats", type=positive_int, default=50, help="timed inputs per size (default: 50)")
     add("--batch", type=positive_int, default=16, help="clouds of a batch (default: 16)")
-    add("--limit", type=_seconds, default=10.0, metavar="SECONDS",
+    add("--limit", type=number("numbers above 0", lambda seconds: seconds > 0), default=10.0, metavar="SECONDS",
         help="leave out a contender where one call is expected to take longer (default: 10)")  # fmt: skip
     add("--device", default="auto", help="where corel runs: auto, cpu or cuda (default: auto)")
     add("--out", default="runs", metavar="DIR", help=f"folder for {', '.join(FILES)} (default: runs)")

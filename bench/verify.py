@@ -15,9 +15,9 @@ from bench.engine.command_line import (
     Parser,
     loading,
     non_negative_int,
+    number,
     positive_int,
     run,
-    share,
     writable_directory,
 )
 
@@ -49,7 +49,7 @@ def _parser() -> Parser:
         "(default: 20)")  # fmt: skip
     which.add_argument("--all", action="store_true", help="compute every row again")
     add("--seed", type=non_negative_int, default=0, help="seed of the sample (default: 0)")
-    add("--tolerance", type=share, default=0.02, metavar="X",
+    add("--tolerance", type=number("numbers from 0 to 1", lambda value: 0 <= value <= 1), default=0.02, metavar="X",
         help="largest accepted difference of an AUC computed with other versions, processor, threads or commit (a "
         "training enlarges rounding); with the same ones on a CPU none is accepted (default: 0.02)")  # fmt: skip
     add("--data-root", default="data", metavar="DIR", help="folder of the datasets (default: data)")

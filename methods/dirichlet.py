@@ -7,6 +7,8 @@ from scipy.special import polygamma, psi
 
 #: Bounds of the concentration Σα. Vectors that are all equal have no finite maximum: the likelihood grows with Σα.
 CONCENTRATION_RANGE = (1e-6, 1e8)
+#: Steps end once no Σα changes by more than this, relatively.
+_TOLERANCE, _MOST_STEPS = 1e-9, 1000
 
 
 def inverse_digamma(values: np.ndarray) -> np.ndarray:
@@ -23,7 +25,7 @@ def inverse_digamma(values: np.ndarray) -> np.ndarray:
     return x
 
 
-def fit_dirichlet(mean_log_p: np.ndarray, *, max_iter: int = 1000, tolerance: float = 1e-9) -> np.ndarray:
+def fit_dirichlet(mean_log_p: np.ndarray) -> np.ndarray:
     """Maximum-likelihood parameters α of Dirichlet distributions.
 
     Minka's fixed point α ← ψ⁻¹(ψ(Σα) + mean log p) depends on the old α through Σα alone. Its limit is therefore the
@@ -34,10 +36,6 @@ def fit_dirichlet(mean_log_p: np.ndarray, *, max_iter: int = 1000, tolerance: fl
     ----------
     mean_log_p
         (…, k) the mean over samples of log p, the distributions' sufficient statistic; finite and k ≥ 2.
-    max_iter
-        Most steps.
-    tolerance
-        Stop once no Σα changes by more than this, relatively.
 
     Returns
     -------
@@ -57,7 +55,7 @@ def fit_dirichlet(mean_log_p: np.ndarray, *, max_iter: int = 1000, tolerance: fl
         raise ValueError("mean_log_p: got values that are not finite")
     lowest, highest = np.log(CONCENTRATION_RANGE)
     log_sum = np.full((*mean_log_p.shape[:-1], 1), np.log(mean_log_p.shape[-1]))
-    for _ in range(max_iter):
+    for _ in range(_MOST_STEPS):
         total = np.exp(log_sum)
         alpha = inverse_digamma(psi(total) + mean_log_p)
         new_total = alpha.sum(axis=-1, keepdims=True)
@@ -68,6 +66,6 @@ def fit_dirichlet(mean_log_p: np.ndarray, *, max_iter: int = 1000, tolerance: fl
         new_log_sum = np.clip(log_sum + np.clip(step, -2, 2), lowest, highest)
         change = np.abs(new_log_sum - log_sum).max()
         log_sum = new_log_sum
-        if change <= tolerance:
+        if change <= _TOLERANCE:
             break
     return inverse_digamma(psi(np.exp(log_sum)) + mean_log_p)

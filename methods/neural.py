@@ -153,7 +153,7 @@ class NeuralMethod(OneClassMethod):
         settings = self.settings
         epochs = settings.epochs if epochs is None else epochs
         path: Path | None = None if self.checkpoint_dir is None else self.checkpoint_dir / f"{phase}.pt"
-        digest = hashlib.sha256(np.ascontiguousarray(features).tobytes()).hexdigest()
+        digest = hashlib.sha256(np.ascontiguousarray(features).data).hexdigest()
         checkpoint = Checkpoint(path, f"{self.name} {self.version} {settings} {self.seed} {digest}")
         with standard_torch(), torch.random.fork_rng(devices=[]):
             optimizer = torch.optim.Adam(

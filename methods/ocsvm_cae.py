@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Self
 
@@ -103,15 +104,15 @@ class OCSVMCAE(NeuralMethod):
             coefficients.append(weights)
         codes = self.encode(features).astype(np.float64)
         scores = np.empty((sum(len(svms) for _, svms in families), len(codes)))
-        for start in range(0, len(codes), BATCH):
-            squares = _squared_distances(codes[start : start + BATCH], self._codes)
 
-            def family(index: int, squares: np.ndarray = squares) -> np.ndarray:
-                gamma, svms = families[index]
-                return np.exp(-gamma * squares) @ coefficients[index] + [svm.intercept_[0] for svm in svms]
+        def of_family(squares: np.ndarray, index: int) -> np.ndarray:
+            gamma, svms = families[index]
+            return np.exp(-gamma * squares) @ coefficients[index] + [svm.intercept_[0] for svm in svms]
 
-            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-                parts = pool.map(family, range(len(families)))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for start in range(0, len(codes), BATCH):
+                squares = _squared_distances(codes[start : start + BATCH], self._codes)
+                parts = pool.map(functools.partial(of_family, squares), range(len(families)))
                 scores[:, start : start + BATCH] = np.concatenate(list(parts), axis=1).T
         return scores
 

@@ -74,8 +74,6 @@ class WideResNet(nn.Module):
         6n + 4 for n blocks per group.
     width
         Factor on the channels of the three groups.
-    in_channels
-        Channels of the images.
 
     Raises
     ------
@@ -83,11 +81,11 @@ class WideResNet(nn.Module):
         If ``depth`` is not 6n + 4 with n ≥ 1.
     """
 
-    def __init__(self, classes: int, *, depth: int = 10, width: int = 4, in_channels: int = 3) -> None:
+    def __init__(self, classes: int, *, depth: int = 10, width: int = 4) -> None:
         super().__init__()
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"depth: got {depth!r}; accepted are 10, 16, 22, … (6n + 4)")
-        self.stem = Conv2dSame(in_channels, 16, 3)
+        self.stem = Conv2dSame(3, 16, 3)
         blocks: list[ResidualBlock] = []
         channels = 16
         for group, out_channels in enumerate((16 * width, 32 * width, 64 * width)):
@@ -101,7 +99,7 @@ class WideResNet(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, in_channels, h, w) float → (b, classes) logits, float32 also under autocast."""
+        """(b, 3, h, w) float → (b, classes) logits, float32 also under autocast."""
         features = self.stem(images)
         for block in self.blocks:
             features = block(features)

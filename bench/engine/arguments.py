@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.engine import provenance
-from bench.engine.command_line import Parser, positive_int, run_count, thread_count, train_per_class, whole_number
+from bench.engine.command_line import (
+    Parser,
+    number,
+    positive_int,
+    run_count,
+    thread_count,
+    train_per_class,
+    whole_number,
+)
 
 PROGRAM = "bench.table1"
 
@@ -41,15 +49,7 @@ class FileParser(Parser):
             self.error("@FILE: the file names itself")
 
 
-def hours(text: str) -> float:
-    """Parse a number of hours above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are finite numbers above 0")
-    return value
+hours = number("finite numbers above 0", lambda value: 0 < value < math.inf)
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:

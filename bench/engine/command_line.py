@@ -1,5 +1,7 @@
-"""How every command of the benchmark speaks: an error in one line and status 2, and a signal that asks it to stop in
-one line and status 128 + its number: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+"""Parsers of arguments, error messages, signals and exit statuses of all commands.
+
+An error is one line and status 2. A signal that asks a command to stop is one line and status 128 + its number: 130
+after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
 
 from __future__ import annotations
@@ -32,58 +34,41 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {escaped_controls(message)} (--help lists the options)\n")
 
 
-def whole_number(text: str) -> int:
-    """Parse an integer."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers") from None
+def integer(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers from ``least`` to ``most``, both included; None: without a bound."""
+    accepted = "whole numbers"
+    if least is not None:
+        accepted += f" of at least {least}" if most is None else f" from {least} to {most}"
+
+    def parse(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            value = int(text)
+            if (least is None or least <= value) and (most is None or value <= most):
+                return value
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are {accepted}")
+
+    return parse
 
 
-def non_negative_int(text: str) -> int:
-    """Parse an integer of at least 0."""
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers of at least 0")
-    return int(text)
+def number(accepted: str, holds: Callable[[float], bool]) -> Callable[[str], float]:
+    """A parser of the numbers for which ``holds`` is true, as it has to be false of NaN; ``accepted`` says which."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if holds(value := float(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are {accepted}")
+
+    return parse
 
 
-def share(text: str) -> float:
-    """Parse a number from 0 to 1."""
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"got {text!r}; accepted are numbers from 0 to 1")
-
-
-def positive_int(text: str) -> int:
-    """Parse an integer of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers of at least 1") from None
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"got {value}; accepted are whole numbers of at least 1")
-    return value
-
-
-def _up_to(most: int, text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if not 1 <= value <= most:
-        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are whole numbers from 1 to {most}")
-    return value
-
-
-def thread_count(text: str) -> int:
-    """Parse a number of threads: more than 1024 no pool of threads starts."""
-    return _up_to(1024, text)
-
-
-def run_count(text: str) -> int:
-    """Parse a number of runs: every cell of each is planned before the first is run, and more would fill the memory."""
-    return _up_to(10_000, text)
+whole_number = integer()
+non_negative_int = integer(0)
+positive_int = integer(1)
+#: More threads than this no pool starts.
+thread_count = integer(1, 1024)
+#: Every cell of each run is planned before the first is computed, and more would fill the memory.
+run_count = integer(1, 10_000)
 
 
 def train_per_class(text: str) -> int | str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+from joblib import cpu_count
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use, by its affinity and the quota of its container."""
+    return cpu_count()
 
 
 def default_threads(profile: str) -> int:
