@@ -89,7 +89,7 @@ def transformed(images: Tensor, sources: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ADTSettings(TrainingSettings):
-    """Settings of :class:`ADT`; the defaults are the paper's.
+    """Settings of :class:`ADT`; the defaults are the reference code's.
 
     Parameters
     ----------

@@ -106,7 +106,7 @@ class Corel(OneClassMethod):
             except FloatingPointError as error:
                 raise NonFiniteLossError(f"corel: {error}") from None
             if path is not None and checkpoint is not None:
-                # before the encoder: whoever finds that one is not to miss its history
+                # written first, so that an encoder's file always has its history beside it
                 lines = history.to_csv(index=False, lineterminator="\n").encode()
                 write_atomically(history_path(path), lambda stream: stream.write(lines))
                 state = {"key": key, "weights": autoencoder.state_dict()}

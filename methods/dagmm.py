@@ -26,7 +26,7 @@ _EPSILON = 1e-12
 
 @dataclasses.dataclass(frozen=True)
 class DAGMMSettings(DCGANSettings):
-    """Settings of :class:`DAGMM`; the defaults are the reference's.
+    """Settings of :class:`DAGMM`; the defaults are the reference's, except for ``mixture``.
 
     Parameters
     ----------

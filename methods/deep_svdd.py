@@ -32,7 +32,8 @@ def contrast_normalise(images: Tensor) -> Tensor:
     """
     centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
     scale = centred.abs().mean(dim=(1, 2, 3), keepdim=True)
-    # Rounding leaves less than this of a constant image; one grey level in one of 3,072 values is 10⁻⁶ of white.
+    # Rounding leaves less than 5e-7 of its value of a constant image; the least contrast, one grey level in one of
+    # 3,072 values, leaves 2.5e-6 of white.
     rounding = 5e-7 * images.abs().amax(dim=(1, 2, 3), keepdim=True)
     return torch.where(scale > rounding, centred / scale, 0.0)
 
@@ -125,7 +126,8 @@ def centre_of(outputs: Tensor, margin: float = 0.1) -> Tensor:
 
 @dataclass(frozen=True)
 class DeepSVDDSettings(TrainingSettings):
-    """Settings of :class:`DeepSVDD`; the defaults are the paper's. ``epochs`` and ``lr`` are the one-class training's.
+    """Settings of :class:`DeepSVDD`; the defaults are those of Ruff et al. ``epochs`` and ``lr`` are the
+    one-class training's.
 
     Parameters
     ----------

@@ -167,7 +167,7 @@ class PatchLDA(OneClassMethod):
         }
         self._learned = dictionary
         first = chosen[:_BATCH]
-        shift = next(self._features(images, first))[: len(first)].mean(0)  # near the mean: it costs products no digits
+        shift = next(self._features(images, first))[: len(first)].mean(0)  # near the mean: no cancellation
         total = torch.zeros(len(shift), dtype=torch.float64, device=self.device)
         products = torch.zeros(len(shift), len(shift), dtype=torch.float64, device=self.device)
         for start, features in zip(range(0, len(chosen), _BATCH), self._features(images, chosen), strict=True):

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from methods.batch_norm import DebiasedBatchNorm2d
 
-# Of the reference's batch normalisation, which keeps a share of 0.9 of the running average at each batch.
+# Keras has BatchNormalization(momentum=0.9, epsilon=1e-5); PyTorch's momentum is 1 − 0.9.
 _EPS, _MOMENTUM = 1e-5, 0.1
 
 

@@ -28,7 +28,7 @@ from bench.data.source import Listing, Source
 from bench.data.text import escaped_controls, quoted
 from corel.checkpoint import write_atomically
 
-#: Longer than a tick of the clock by which file systems date changes.
+#: Longer than the resolution of the times that file systems keep of changes.
 _TICK_SECONDS = 0.02
 
 
@@ -193,7 +193,7 @@ def _fill_alone(
 
 def _fill(source: Source, listing: Listing, folder: Path, progress: bool, workers: int | None) -> dict[str, Any]:
     """Fill the cache. The folder appears whole, by a rename; a killed run leaves a temporary one behind."""
-    # A write so soon after the scan that it bears the time of one before it is over when the files are read.
+    # A file that is written right after the scan could keep the time that the scan saw: files are read one tick later.
     time.sleep(_TICK_SECONDS)
     content = listing.read()
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")

@@ -100,7 +100,7 @@ class Signature:
     def __init__(self, kind: str, folders: Iterable[str | os.PathLike[str]]) -> None:
         self._digest = hashlib.sha256(kind.encode())
         for folder in folders:
-            # Two read-only images of a disk may agree in all that is noted of a file.
+            # Inode, size and times may agree on two copies of one disk image: the path counts too.
             self._digest.update(b"\0" + os.fsencode(os.path.realpath(folder)))
 
     def add(self, name: bytes, status: os.stat_result) -> None:

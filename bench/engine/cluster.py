@@ -47,7 +47,7 @@ _CONFIGURATION = {
     # A worker that died is started again by its nanny. Where that takes longer, Dask would give up both.
     "distributed.deploy.lost-worker-timeout": "1 day",
 }
-# What Ctrl-C and a terminal that closes send to every process of the group, for this one to answer.
+# Signals that the terminal sends to the whole process group; this process alone handles them.
 _FOR_DRIVER = [number for number in STOP_SIGNALS if number != signal.SIGTERM]
 # The loggers to which Dask gives levels, and the one that hears of what its event loop leaves unfinished.
 _LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application", "bokeh", "asyncio")

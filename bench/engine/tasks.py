@@ -228,7 +228,7 @@ def prepare(preparation: Preparation) -> Prepared:
     lock = conditions.cache / shared / f"{key}.lock"
     try:
         _check_source(preparation.method)
-        # Who waits here for another run finds the value that it made.
+        # A process that has waited for the lock finds in the cache what the other one made.
         with process_unchanged(cell.auxiliary_seed), _threads(conditions.threads), _locked(lock, wait=True):
             return _prepare(preparation)
     except (Exception, SystemExit) as error:  # as in a cell: it costs those that need it, and no others

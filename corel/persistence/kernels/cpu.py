@@ -34,8 +34,8 @@ _BLOCK, _SMALLEST_BLOCK = 2**17, 256
 _NO_EDGES = np.empty((0, 2), np.int64)
 #: From this many points on it is tried whether searches for neighbours are short, for so many leaves of a k-d tree.
 _LARGE_FOR_SEARCHES, _TRIED = 8000, 8
-#: Below this many points, a k-d tree of all of them takes a good part of the time of the other way: one of fewer points
-#: is tried before.
+#: Below this many points, a k-d tree of all of them is costly beside the algorithm in blocks: a tree of a sample is
+#: tried first.
 _TRY_FEW_BELOW = 20_000
 #: Clouds of up to so many points per lane, and so many coordinates, advance in step with each other: on the processors
 #: tried, larger ones were not faster together than one by one, and a group of them would fill more than 512 KiB.

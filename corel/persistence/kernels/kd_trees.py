@@ -3,12 +3,12 @@
 Node i has the children 2 i + 1 and 2 i + 2, one half of its tiles each. All leaves are full but the last one, and are
 on two levels at most: some nodes of the last level do not exist, and have no tiles. A tree is a tuple:
 
-===== ==============================================================================================
-names (n,) int32: the points' own numbers, in the order of the tree
-tiles (tiles, d, LANES): the points in that order, coordinate by coordinate; 0 behind the last one
-nodes (nodes, 2) int32: the first tile of each node, and that after its last
-boxes (nodes, 2, d): the least and the greatest coordinates in each node
-===== ==============================================================================================
+======= ============================================================================================
+indices (n,) int32: the points' own numbers, in the order of the tree
+tiles   (tiles, d, LANES): the points in that order, coordinate by coordinate; 0 behind the last one
+nodes   (nodes, 2) int32: the first tile of each node, and that after its last
+boxes   (nodes, 2, d): the least and the greatest coordinates in each node
+======= ============================================================================================
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -22,7 +22,7 @@ from corel.persistence.kernels.vectors import LANES
 
 #: Levels of a tree of 2³¹ points, and more.
 DEPTH = 64
-#: So many points tell in which coordinate those of a node differ most, and so many where their median is, about.
+#: Sample sizes: to choose the coordinate in which a node is split, and to estimate the median.
 _SPREAD, _MEDIAN = 16, 9
 #: Ranges of up to so many values are sorted.
 _SHORT = 32
@@ -32,44 +32,44 @@ _SHORT = 32
 def _partition(arrays, first, stop, pivot):
     """Bring the values of a range that are below the pivot to its front. Returns where the others begin."""
     # ranges of their own, so that the compiler knows that no index is negative
-    values, names, spare_values, spare_names = _range(arrays, first, stop)
+    values, indices, spare_values, spare_names = _range(arrays, first, stop)
     low, high = 0, len(values) - 1
     for i in range(len(values)):  # without a branch: which way it would go cannot be foreseen
-        value, name = values[i], names[i]
+        value, name = values[i], indices[i]
         spare_values[low], spare_names[low] = value, name
         spare_values[high], spare_names[high] = value, name
         below = np.int64(value < pivot)
         low += below
         high += below - 1
     for i in range(len(values)):
-        values[i], names[i] = spare_values[i], spare_names[i]
+        values[i], indices[i] = spare_values[i], spare_names[i]
     return first + low
 
 
 @njit(nogil=True)
 def _sort(arrays, first, stop):
-    """Sort a few values, and names with them: a value's place is how many come before it, which vectors count."""
-    values, names, spare_values, spare_names = _range(arrays, first, stop)
+    """Sort a few values, and indices with them: a value's place is how many come before it, which vectors count."""
+    values, indices, spare_values, spare_names = _range(arrays, first, stop)
     for i in range(len(values)):
         value, place = values[i], np.int32(0)
         for x in values[:i]:
             place += np.int32(x <= value)
         for x in values[i:]:
             place += np.int32(x < value)
-        spare_values[place], spare_names[place] = value, names[i]
+        spare_values[place], spare_names[place] = value, indices[i]
     for i in range(len(values)):
-        values[i], names[i] = spare_values[i], spare_names[i]
+        values[i], indices[i] = spare_values[i], spare_names[i]
 
 
 @njit(nogil=True)
 def _range(arrays, first, stop):
-    values, names, spare_values, spare_names = arrays
-    return values[first:stop], names[first:stop], spare_values[first:stop], spare_names[first:stop]
+    values, indices, spare_values, spare_names = arrays
+    return values[first:stop], indices[first:stop], spare_values[first:stop], spare_names[first:stop]
 
 
 @njit(nogil=True)
 def _select(arrays, first, stop, middle, sample):
-    """Reorder a range of values, and names with them: none before ``middle`` is above one from there on."""
+    """Reorder a range of values, and indices with them: none before ``middle`` is above one from there on."""
     values = arrays[0]
     while stop - first > _SHORT:
         for s in range(_MEDIAN):
@@ -92,14 +92,14 @@ def _select(arrays, first, stop, middle, sample):
 
 
 @njit(nogil=True)
-def _widest(points, names, first, stop):
+def _widest(points, indices, first, stop):
     """The coordinate in which some points of a range differ most."""
     widest, most = 0, points.dtype.type(-1)
     step = max(1, (stop - first) // _SPREAD)
     for k in range(points.shape[1]):
-        low = high = points[names[first], k]
+        low = high = points[indices[first], k]
         for i in range(first + step, stop, step):
-            x = points[names[i], k]
+            x = points[indices[i], k]
             low = x if x < low else low
             high = x if x > high else high
         if high - low > most:
@@ -108,15 +108,15 @@ def _widest(points, names, first, stop):
 
 
 @njit(nogil=True)
-def _fill(points, names, tiles, tile, box):
+def _fill(points, indices, tiles, tile, box):
     """Store the points of a leaf, and their box."""
     first = tile * LANES
     for k in range(points.shape[1]):
-        low = high = points[names[first], k]
+        low = high = points[indices[first], k]
         for lane in range(LANES):
             x = points.dtype.type(0)
-            if first + lane < len(names):
-                x = points[names[first + lane], k]
+            if first + lane < len(indices):
+                x = points[indices[first + lane], k]
                 low = x if x < low else low
                 high = x if x > high else high
             tiles[tile, k, lane] = x
@@ -132,28 +132,28 @@ def grow(points, tree, spare, root, levels):
     points
         (n, d) float32 or float64, finite.
     tree
-        See the head of this file: names and tiles of the node are filled in, boxes of leaves only.
+        See the head of this file: indices and tiles of the node are filled in, boxes of leaves only.
     spare
         Three arrays (n,) to overwrite, of the dtype of ``points`` twice, and int32.
     root, levels
         The node, whose place in ``nodes`` is filled in, and how many levels.
     """
-    names, tiles, nodes, boxes = tree
+    indices, tiles, nodes, boxes = tree
     values, spare_values, spare_names = spare
-    arrays = values, names, spare_values, spare_names
+    arrays = values, indices, spare_values, spare_names
     sample = np.empty(_MEDIAN, points.dtype)
     before, count = root, 1
     for _ in range(levels):
         for node in range(before, before + count):
             first, stop = nodes[node]
             if stop - first == 1:
-                _fill(points, names, tiles, first, boxes[node])
+                _fill(points, indices, tiles, first, boxes[node])
             elif stop > first:
                 half = (first + stop) // 2
-                left, middle, right = first * LANES, half * LANES, min(stop * LANES, len(names))
-                widest = _widest(points, names, left, right)
+                left, middle, right = first * LANES, half * LANES, min(stop * LANES, len(indices))
+                widest = _widest(points, indices, left, right)
                 for i in range(left, right):
-                    values[i] = points[names[i], widest]
+                    values[i] = points[indices[i], widest]
                 _select(arrays, left, right, middle, sample)
                 nodes[2 * node + 1, 0], nodes[2 * node + 1, 1] = first, half
                 nodes[2 * node + 2, 0], nodes[2 * node + 2, 1] = half, stop

@@ -7,14 +7,14 @@ independently of each other, on several threads, and Kruskal's algorithm chooses
 Most distances to a new vertex are far too long to matter. For p = 1 these are recognised at a fraction of the cost, by
 ‖x − v‖₁ = 2 Σ max(xₖ, vₖ) − Σ xₖ − Σ vₖ in 16-bit integers, with an allowance for rounding: a point is skipped only if
 its length, as defined, is above its key. Tiles with a point that is not skipped are computed as defined. A screen
-belongs to a side (see :mod:`.small_clouds`) and is a tuple (shadow, sums, bound, low):
+belongs to a side (see :mod:`.small_clouds`) and is a tuple (quantised, sums, bound, low):
 
-====== =============================================================================
-shadow (tiles, d, LANES) int16: coordinates x in units of a step, rounded
-sums   (slots,) int32: Σ xₖ of each point
-bound  (slots,) int16: (key + Σ xₖ) / 2 plus the allowance, in units of a step
-low    (tiles, rounded up to a multiple of LANES): the least key of each tile, any p
-====== =============================================================================
+========= =============================================================================
+quantised (tiles, d, LANES) int16: coordinates x in units of a step, rounded
+sums      (slots,) int32: Σ xₖ of each point
+bound     (slots,) int16: (key + Σ xₖ) / 2 plus the allowance, in units of a step
+low       (tiles, rounded up to a multiple of LANES): the least key of each tile, any p
+========= =============================================================================
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -49,15 +49,18 @@ _UNITS = 20000
 
 
 @intrinsic
-def _screen(typingctx, shadow, vertex, bound, shift, count, hits):
+def _screen(typingctx, quantised, vertex, bound, shift, count, hits):
     """Find the tiles, of the first ``count``, with a point for which Σ max(xₖ, vₖ) ≤ bound + shift.
 
-    All numbers are int16, and bound + shift saturates. shadow: (tiles, d, LANES); vertex: (d, LANES), each coordinate
-    in all lanes; bound: (slots,). Writes the tiles' indices to ``hits``, (count + 1,) int64, and returns how many.
+    All numbers are int16, and bound + shift saturates. quantised: (tiles, d, LANES); vertex: (d, LANES), each
+    coordinate in all lanes; bound: (slots,). Writes the tiles' indices to ``hits``, (count + 1,) int64, and returns
+    how many.
     """
 
     def codegen(context, builder, signature, args):
-        shadow, vertex, bound, hits = (array_data(context, builder, signature, args, index) for index in (0, 1, 2, 5))
+        quantised, vertex, bound, hits = (
+            array_data(context, builder, signature, args, index) for index in (0, 1, 2, 5)
+        )
         count = args[4]
         d = builder.extract_value(context.make_array(signature.args[1])(context, builder, args[1]).shape, 0)
         short = ir.IntType(16)
@@ -76,18 +79,18 @@ def _screen(typingctx, shadow, vertex, bound, shift, count, hits):
             total = cgutils.alloca_once_value(builder, constant(short, 0))
             start = builder.mul(loop.index, d)
             with cgutils.for_range(builder, d) as inner:
-                x, v = load(shadow, builder.add(start, inner.index)), load(vertex, inner.index)
+                x, v = load(quantised, builder.add(start, inner.index)), load(vertex, inner.index)
                 larger = builder.select(builder.icmp_signed(">", x, v), x, v)
                 builder.store(builder.add(builder.load(total), larger), total)
             limit = builder.call(saturating, [load(bound, loop.index), shift])
             passes = any_true(builder, builder.icmp_signed("<=", builder.load(total), limit))
-            # written in any case, and kept only where it counts: no branch
+            # without a branch: always written, and the counter advances only where the tile passes
             number = builder.load(found)
             builder.store(loop.index, builder.gep(hits, [number]))
             builder.store(builder.add(number, builder.zext(passes, number.type)), found)
         return builder.load(found)
 
-    return types.intp(shadow, vertex, bound, types.int16, types.intp, hits), codegen
+    return types.intp(quantised, vertex, bound, types.int16, types.intp, hits), codegen
 
 
 @intrinsic
@@ -123,15 +126,15 @@ def _set_bounds(typingctx, key, near, sums, bound, tile, factor, offset):
 def _make_screen(side, step):
     tiles, key, near, _ = side
     count, d, _ = tiles.shape
-    shadow, low = np.empty(tiles.shape, np.int16), np.full((count // LANES + 1) * LANES, np.inf, key.dtype)
+    quantised, low = np.empty(tiles.shape, np.int16), np.full((count // LANES + 1) * LANES, np.inf, key.dtype)
     sums, bound = np.zeros(key.size, np.int32), np.empty(key.size, np.int16)
     for slot in range(key.size):
         tile, lane = slot // LANES, slot % LANES
         for k in range(d):
             x = np.rint(tiles[tile, k, lane] / step) if near[slot] >= 0 else 0.0
-            shadow[tile, k, lane] = np.int16(x)
+            quantised[tile, k, lane] = np.int16(x)
             sums[slot] += np.int32(x)
-    screen = shadow, sums, bound, low
+    screen = quantised, sums, bound, low
     for tile in range(count):
         _update_bounds(side, screen, tile, step)
     return screen
@@ -149,14 +152,14 @@ def _update_bounds(side, screen, tile, step):
 @njit(nogil=True)
 def _remove_point(side, screen, slot, last, points):
     """Remove the point in ``slot`` and move the one in slot ``last`` there. Returns the number of the removed point."""
-    tiles, key, near, names = side
-    shadow, sums, bound, low = screen
+    tiles, key, near, indices = side
+    quantised, sums, bound, low = screen
     tile, lane, last_tile, last_lane = slot // LANES, slot % LANES, last // LANES, last % LANES
-    name = names[slot]
+    name = indices[slot]
     for k in range(points.shape[1]):
-        tiles[tile, k, lane] = points[names[last], k]
-        shadow[tile, k, lane] = shadow[last_tile, k, last_lane]
-    key[slot], near[slot], names[slot] = key[last], near[last], names[last]
+        tiles[tile, k, lane] = points[indices[last], k]
+        quantised[tile, k, lane] = quantised[last_tile, k, last_lane]
+    key[slot], near[slot], indices[slot] = key[last], near[last], indices[last]
     sums[slot], bound[slot] = sums[last], bound[last]
     key[last], near[last], bound[last] = np.inf, -1, -32768
     tiles[last_tile, 0, last_lane] = np.inf
@@ -223,7 +226,7 @@ def tree_of_blocks(p, points, a, a_stop, b, b_stop, edges, lengths):
         name = _remove_point(there, there_screen, 0, opposite, points)
     for i in range(lengths.size):
         tiles, key, near, _ = there
-        shadow, _, bound, low = there_screen
+        quantised, _, bound, low = there_screen
         count, opposite_count = (left + LANES - 1) // LANES, (opposite + LANES - 1) // LANES
         if screening:
             total = 0
@@ -231,7 +234,7 @@ def tree_of_blocks(p, points, a, a_stop, b, b_stop, edges, lengths):
                 x = np.int16(np.rint(points[name, k] / step))
                 total += x
                 vertex[k] = x
-            found = _screen(shadow, vertex, bound, np.int16((total >> 1) + 1), opposite_count, hits)
+            found = _screen(quantised, vertex, bound, np.int16((total >> 1) + 1), opposite_count, hits)
             for h in range(found):
                 tile, slot = hits[h], hits[h] * LANES
                 low[tile] = advance_1(tiles[tile:], points[name], key[slot:], near[slot:], 1, name)

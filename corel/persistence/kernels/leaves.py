@@ -63,13 +63,13 @@ def _make_offer(accumulate: Any, rows: int) -> Any:
             steps = ir.Constant(ir.VectorType(integer, LANES), list(range(LANES)))
             places = builder.add(splat(builder, first_here), steps)
 
-            totals, names = [], []
+            totals, indices = [], []
             for row in range(rows):
                 at = d.type(row * LANES)
                 total = builder.load(vector_pointer(builder, best, at, element), align=align)
                 totals.append(cgutils.alloca_once_value(builder, total))
                 name = builder.load(vector_pointer(builder, near, at, integer), align=4)
-                names.append(cgutils.alloca_once_value(builder, name))
+                indices.append(cgutils.alloca_once_value(builder, name))
 
             with cgutils.for_range_slice(builder, first, stop, d.type(1)) as (index, _):
 
@@ -92,14 +92,14 @@ def _make_offer(accumulate: Any, rows: int) -> Any:
                         new, new_name = total, name
                         if row > 0:  # what was before moves on, if the new one comes before that
                             new = builder.select(below[row - 1], builder.load(totals[row - 1]), new)
-                            new_name = builder.select(below[row - 1], builder.load(names[row - 1]), new_name)
+                            new_name = builder.select(below[row - 1], builder.load(indices[row - 1]), new_name)
                         builder.store(builder.select(below[row], new, builder.load(totals[row])), totals[row])
-                        builder.store(builder.select(below[row], new_name, builder.load(names[row])), names[row])
+                        builder.store(builder.select(below[row], new_name, builder.load(indices[row])), indices[row])
 
             for row in range(rows):
                 at = d.type(row * LANES)
                 builder.store(builder.load(totals[row]), vector_pointer(builder, best, at, element), align=align)
-                builder.store(builder.load(names[row]), vector_pointer(builder, near, at, integer), align=4)
+                builder.store(builder.load(indices[row]), vector_pointer(builder, near, at, integer), align=4)
             return context.get_dummy_value()
 
         return types.none(tiles, types.intp, types.intp, types.intp, types.intp, best, near), codegen
@@ -242,10 +242,10 @@ def nearest(leaf, tree, best, near, stack, p):
     stack
         (:data:`DEPTH`,) int64, to overwrite.
     """
-    names, tiles, nodes, boxes = tree
+    indices, tiles, nodes, boxes = tree
     here = nodes[leaf, 0]
     best[:] = np.inf
-    for lane in range(len(names) - here * LANES, LANES):
+    for lane in range(len(indices) - here * LANES, LANES):
         best[:, lane] = -np.inf  # no point here
     offered, top = 0, leaf
     stack[0], height = leaf, 1
@@ -259,7 +259,7 @@ def nearest(leaf, tree, best, near, stack, p):
                 stack[height], stack[height + 1] = 2 * node + 1 + nearer, 2 * node + 2 - nearer
                 height += 2
             else:
-                count = min(len(names) - there * LANES, LANES)
+                count = min(len(indices) - there * LANES, LANES)
                 _offer(tiles, here, there, count, best, near, p)
                 offered += count
         if height == 0 and top > 0:

@@ -4,14 +4,14 @@ After each step equally many points remain in every cloud, and a vector holds on
 least element of a vector, and on finding where that is, as in :mod:`.small_clouds`.
 
 A vector is as long as a line of the cache, whatever the dtype: with that, what each lane has to remember from slot to
-slot stays in registers. What remains of the clouds is called a group: a tuple (tiles, key, edge, names).
+slot stays in registers. What remains of the clouds is called a group: a tuple (tiles, key, edge, indices).
 
-===== ===========================================================================================================
-tiles (n, d | 1, lanes) coordinates; the points that remain occupy the first slots, in another order in each lane
-key   (n, lanes) length of each point's shortest edge into the tree, ∞ before there is one
-edge  (n, lanes) that edge, the largest integer before there is one
-names (n, lanes) the number of each point
-===== ===========================================================================================================
+======= =========================================================================================================
+tiles   (n, d | 1, lanes) coordinates; the points that remain occupy the first slots, in another order in each lane
+key     (n, lanes) length of each point's shortest edge into the tree, ∞ before there is one
+edge    (n, lanes) that edge, the largest integer before there is one
+indices (n, lanes) the number of each point
+======= =========================================================================================================
 
 An edge (i, j), i < j, is one integer, i in its upper and j in its lower half, as wide as a coordinate: the order of
 these integers is the order of the pairs. For float32 that leaves 16 bits for a number.
@@ -45,12 +45,12 @@ def _make_advance(p: float) -> Any:
     """:func:`_advance` for p ∈ {1, 2, ∞}."""
 
     @intrinsic
-    def advance(typingctx, tiles, key, edge, names, vertex, name, count, length, chosen, slot):
+    def advance(typingctx, tiles, key, edge, indices, vertex, name, count, length, chosen, slot):
         scalar, integer_type = key.dtype, edge.dtype
 
         def codegen(context, builder, signature, args):
             data = [array_data(context, builder, signature, args, index) for index in (0, 1, 2, 3, 4, 5, 7, 8, 9)]
-            tiles, key, edge, names, vertex, name, length, chosen, slot = data
+            tiles, key, edge, indices, vertex, name, length, chosen, slot = data
             d = builder.extract_value(context.make_array(signature.args[4])(context, builder, args[4]).shape, 0)
             rows = builder.extract_value(context.make_array(signature.args[0])(context, builder, args[0]).shape, 1)
             real, integer = context.get_value_type(scalar), context.get_value_type(integer_type)
@@ -77,7 +77,7 @@ def _make_advance(p: float) -> Any:
                     return builder.fsub(load(tiles, builder.add(start, k)), load(vertex, k))
 
                 x = emit_lengths(builder, p, ir.VectorType(real, lanes), d, difference)
-                other = load(names, index)
+                other = load(indices, index)
                 lower = builder.icmp_signed("<", newest, other)
                 i, j = builder.select(lower, newest, other), builder.select(lower, other, newest)
                 e = builder.or_(builder.shl(i, constant(integer, integer.width // 2, lanes)), j)
@@ -95,7 +95,7 @@ def _make_advance(p: float) -> Any:
             store(builder.load(place), slot, zero)
             return context.get_dummy_value()
 
-        arrays = tiles, key, edge, names, vertex, name
+        arrays = tiles, key, edge, indices, vertex, name
         return types.void(*arrays, types.intp, length, chosen, slot), codegen
 
     return advance
@@ -122,13 +122,13 @@ def _advance(p, group, vertex, name, count, length, chosen, slot):
         (lanes,) the first edge of each cloud by (length, i, j): its length, it, and the slot that it is kept in are
         written to these.
     """
-    tiles, key, edge, names = group
+    tiles, key, edge, indices = group
     if p == 1.0:
-        _advance_1(tiles, key, edge, names, vertex, name, count, length, chosen, slot)
+        _advance_1(tiles, key, edge, indices, vertex, name, count, length, chosen, slot)
     elif p == 2.0:
-        _advance_2(tiles, key, edge, names, vertex, name, count, length, chosen, slot)
+        _advance_2(tiles, key, edge, indices, vertex, name, count, length, chosen, slot)
     else:
-        _advance_inf(tiles, key, edge, names, vertex, name, count, length, chosen, slot)
+        _advance_inf(tiles, key, edge, indices, vertex, name, count, length, chosen, slot)
 
 
 @intrinsic
@@ -183,10 +183,10 @@ def _sort(lengths, edges):
 @njit(nogil=True)
 def _fill(group, points, first, stop):
     """Put clouds ``first`` to before ``stop`` into a group, the last of them into all lanes that are left."""
-    tiles, key, edge, names = group
+    tiles, key, edge, indices = group
     key[:], edge[:] = np.inf, np.iinfo(edge.dtype).max
     for i in range(len(tiles)):
-        names[i] = i
+        indices[i] = i
         for lane in range(tiles.shape[2]):
             cloud = min(first + lane, stop - 1)
             for k in range(points.shape[2]):
@@ -199,12 +199,12 @@ def _remove_points(group, slot, last, vertex, name):
 
     Coordinates and numbers of the removed points are written to ``vertex``, (d, lanes), and ``name``, (lanes,).
     """
-    tiles, key, edge, names = group
-    # an index without a sign is not looked at for whether it counts from the end
+    tiles, key, edge, indices = group
+    # for an unsigned index Numba has no check whether it is negative
     for lane in range(tiles.shape[2]):
         at = np.uint64(slot[lane])
-        name[lane] = names[at, lane]
-        key[at, lane], edge[at, lane], names[at, lane] = key[last, lane], edge[last, lane], names[last, lane]
+        name[lane] = indices[at, lane]
+        key[at, lane], edge[at, lane], indices[at, lane] = key[last, lane], edge[last, lane], indices[last, lane]
     for k in range(len(vertex)):
         for lane in range(tiles.shape[2]):
             at = np.uint64(slot[lane])

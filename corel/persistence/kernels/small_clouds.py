@@ -3,14 +3,15 @@
 For each point outside the tree, the shortest edge into the tree is kept. Each step takes the point whose edge is the
 shortest of all, and compares its distances to the points that remain with the edges kept for these.
 
-What remains of a set of points is called a side: a tuple (tiles, key, near, names).
+The points outside the tree are called a side, because :mod:`.large_clouds` has two, of a bipartite graph. It is a tuple
+(tiles, key, near, indices):
 
-===== ==================================================================================================
-tiles (tiles, d, LANES) coordinates
-key   (slots,) length of each point's shortest edge into the tree, ∞ before there is one
-near  (slots,) the other end of that edge, ``NO_EDGE`` before there is one, −1 in a slot without a point
-names (slots,) the number of each point
-===== ==================================================================================================
+======= ================================================================================================
+tiles   (tiles, d, LANES) coordinates
+key     (slots,) length of each point's shortest edge into the tree, ∞ before there is one
+near    (slots,) the other end of that edge, ``NO_EDGE`` before there is one, −1 in a slot without a point
+indices (slots,) the number of each point in the cloud
+======= ================================================================================================
 
 A slot without a point has an infinite first coordinate, and −1 for ``near``: no comparison ever chooses it.
 """
@@ -59,7 +60,7 @@ def make_side(points, size):
 @njit(nogil=True)
 def fill_side(side, points, first, stop):
     """Put points[first:stop] into a side, none with an edge yet. Returns whether all coordinates are finite."""
-    tiles, key, near, names = side
+    tiles, key, near, indices = side
     d = points.shape[1]
     infinity = points.dtype.type(np.inf)
     finite = True
@@ -68,7 +69,7 @@ def fill_side(side, points, first, stop):
         key[slot] = infinity
         if slot < stop - first:
             near[slot] = NO_EDGE
-            names[slot] = first + slot
+            indices[slot] = first + slot
             for k in range(d):
                 x = points[first + slot, k]
                 finite &= abs(x) < infinity
@@ -84,14 +85,14 @@ def fill_side(side, points, first, stop):
 @njit(nogil=True)
 def first_edge(side, tile, stop, length):
     """Of the edges of a given length kept in tiles ``tile`` to ``stop``, the first, and the slot that it is kept in."""
-    _, key, near, names = side
+    _, key, near, indices = side
     first, chosen = AFTER_ALL_EDGES, -1
     for start in range(tile * LANES, stop * LANES, LANES):
         bits = equal_lanes(key, start, length)
         while bits:
             slot = start + lowest_bit(bits)
             bits &= bits - 1
-            a, b = names[slot], np.int64(near[slot])
+            a, b = indices[slot], np.int64(near[slot])
             # where the length overflowed to infinity, empty slots and points without an edge have an equal key
             if 0 <= b < NO_EDGE:
                 edge = (a << 32) + b if a < b else (b << 32) + a
@@ -103,7 +104,7 @@ def first_edge(side, tile, stop, length):
 @njit(nogil=True)
 def _close_gaps(side, gaps, left, points):
     """Move the points from the tile that begins at slot ``left`` to those of the slots ``gaps`` that come before it."""
-    tiles, key, near, names = side
+    tiles, key, near, indices = side
     used = 0
     for slot in range(left, left + LANES):
         if near[slot] >= 0:
@@ -112,8 +113,8 @@ def _close_gaps(side, gaps, left, points):
             gap = gaps[used]
             used += 1
             for k in range(points.shape[1]):
-                tiles[gap // LANES, k, gap % LANES] = points[names[slot], k]
-            key[gap], near[gap], names[gap] = key[slot], near[slot], names[slot]
+                tiles[gap // LANES, k, gap % LANES] = points[indices[slot], k]
+            key[gap], near[gap], indices[gap] = key[slot], near[slot], indices[slot]
 
 
 @njit(nogil=True, error_model="numpy")
@@ -122,10 +123,10 @@ def _grow_tree(p, points, side, edges, lengths):
     n = len(points)
     if not fill_side(side, points, 0, n):
         return False
-    tiles, key, near, names = side
+    tiles, key, near, indices = side
     count, gaps, removed, slot = len(tiles), np.empty(LANES, np.int64), 0, 0
     for step in range(n - 1):
-        name = names[slot]
+        name = indices[slot]
         key[slot], near[slot], tiles[slot // LANES, 0, slot % LANES] = np.inf, -1, np.inf
         # Other points are moved once there are as many gaps as points in the last tile: reading a vector that was
         # written element by element just before takes long.

@@ -43,8 +43,8 @@ def _limit(length, p, smallest):
 
 
 @njit(nogil=True)
-def _edge(names, i, j):
-    a, b = np.int64(names[i]), np.int64(names[j])
+def _edge(indices, i, j):
+    a, b = np.int64(indices[i]), np.int64(indices[j])
     return min(a, b) << 32 | max(a, b)
 
 
@@ -94,9 +94,9 @@ def _spare(tiles):
 def _search(i, wanted, tree, same, forest, spare, p):
     """List the ``wanted`` nearest points of other components to point i, or the nearest within the bound of its own.
 
-    Returns how many points were looked at.
+    Returns how many points were visited.
     """
-    names, tiles, nodes, boxes = tree
+    indices, tiles, nodes, boxes = tree
     component, near, length, following, low, last, bound, _ = forest
     stack, above, point, difference, totals = spare
     own, smallest = component[i], _smallest(tiles)
@@ -106,7 +106,7 @@ def _search(i, wanted, tree, same, forest, spare, p):
         point[k] = tiles[i // LANES, k, i % LANES]
     near[i, 0] = -1
     best, found, worst = (bound[own] if wanted == 1 else type(bound[own])(np.inf)), 0, AFTER_ALL_EDGES
-    limit, looked = _limit(best, p, smallest), 0
+    limit, visited = _limit(best, p, smallest), 0
     stack[0], above[0], height = 0, 0, 1
     while height > 0:
         height -= 1
@@ -118,7 +118,7 @@ def _search(i, wanted, tree, same, forest, spare, p):
             left, right = 2 * node + 1, 2 * node + 2
             to_left = _to_box(point, boxes[left], p)
             to_right = _to_box(point, boxes[right], p)
-            if to_left < to_right:  # the nearer one is looked at first
+            if to_left < to_right:  # the nearer one is visited first
                 left, right, to_left, to_right = right, left, to_right, to_left
             if to_left <= limit and same[left] != own:
                 stack[height], above[height] = left, to_left
@@ -127,8 +127,8 @@ def _search(i, wanted, tree, same, forest, spare, p):
                 stack[height], above[height] = right, to_right
                 height += 1
             continue
-        count = min(len(names) - tile * LANES, LANES)
-        looked += count
+        count = min(len(indices) - tile * LANES, LANES)
+        visited += count
         bits = within(tiles, tile, point, limit, totals, p) & ((1 << count) - 1)
         while bits:
             lane = lowest_bit(bits)
@@ -142,13 +142,13 @@ def _search(i, wanted, tree, same, forest, spare, p):
                     least += abs(point[k] - tiles[tile, k, lane])
                 if normal < factor * least < np.inf and factor * least > best:
                     continue
-            long, pair = _length(tiles, i, j, totals[lane], difference, p, smallest), _edge(names, i, j)
-            if long > best or (long == best and pair > worst):
+            length_ij, pair = _length(tiles, i, j, totals[lane], difference, p, smallest), _edge(indices, i, j)
+            if length_ij > best or (length_ij == best and pair > worst):
                 continue
-            _insert(names, near, length, i, min(found, wanted - 1), j, long, pair)
+            _insert(indices, near, length, i, min(found, wanted - 1), j, length_ij, pair)
             found = min(found + 1, wanted)
             if found == wanted:  # only what comes before the last one matters
-                best, worst = length[i, wanted - 1], _edge(names, i, near[i, wanted - 1])
+                best, worst = length[i, wanted - 1], _edge(indices, i, near[i, wanted - 1])
                 limit = _limit(best, p, smallest)
     if found < wanted:
         near[i, found] = -1
@@ -156,18 +156,19 @@ def _search(i, wanted, tree, same, forest, spare, p):
     low[i], last[i] = length[i, 0] if found > 0 else best, best
     if found > 0:
         bound[own] = min(bound[own], length[i, 0])
-    return looked
+    return visited
 
 
 @njit(nogil=True)
-def _insert(names, near, length, i, place, j, long, pair):
+def _insert(indices, near, length, i, place, j, length_ij, pair):
     """Insert point j into the list of point i, of which ``place`` are kept."""
     while place > 0 and (
-        length[i, place - 1] > long or (length[i, place - 1] == long and _edge(names, i, near[i, place - 1]) > pair)
+        length[i, place - 1] > length_ij
+        or (length[i, place - 1] == length_ij and _edge(indices, i, near[i, place - 1]) > pair)
     ):
         near[i, place], length[i, place] = near[i, place - 1], length[i, place - 1]
         place -= 1
-    near[i, place], length[i, place] = j, long
+    near[i, place], length[i, place] = j, length_ij
 
 
 @compiled(error_model="numpy")
@@ -190,10 +191,10 @@ def search_leaves(tree, same, forest, p, first, stop, step):
     Returns
     -------
     tuple of int
-        How many points were offered to leaves, and how many were looked at for single points, or will be, where some
+        How many points were offered to leaves, and how many were visited for single points, or will be, where some
         of the nearest are at one length.
     """
-    names, tiles, nodes, _ = tree
+    indices, tiles, nodes, _ = tree
     _, near, length, following, low, last, bound, _ = forest
     spare = _spare(tiles)
     stack, _, _, difference, _ = spare
@@ -203,7 +204,7 @@ def search_leaves(tree, same, forest, p, first, stop, step):
     best, places = np.empty((NEAR + 1, LANES), tiles.dtype), np.zeros((NEAR + 1, LANES), np.int32)
     by_leaves = p == 1.0 or p == 2.0 or p == np.inf
     roots = np.empty_like(best)
-    offered, looked = 0, 0
+    offered, visited = 0, 0
     for tile in range(first, stop, step):
         if by_leaves:
             offered += nearest(_leaf(nodes, tile), tree, best, places, stack, p)
@@ -213,7 +214,7 @@ def search_leaves(tree, same, forest, p, first, stop, step):
                         roots[row, lane] = np.sqrt(best[row, lane])
             else:
                 roots[:] = best
-        for lane in range(min(len(names) - tile * LANES, LANES)):
+        for lane in range(min(len(indices) - tile * LANES, LANES)):
             i, found = tile * LANES + lane, 0
             if by_leaves and inexact < best[NEAR, lane] < np.inf:
                 # points that were not listed are not nearer than the last one, whose edge need not be before theirs
@@ -226,17 +227,17 @@ def search_leaves(tree, same, forest, p, first, stop, step):
                 else:
                     for row in range(NEAR):
                         j = places[row, lane]
-                        long = _length(tiles, i, j, best[row, lane], difference, p, smallest)
-                        if long < roots[NEAR, lane]:
-                            _insert(names, near, length, i, found, j, long, _edge(names, i, j))
+                        length_ij = _length(tiles, i, j, best[row, lane], difference, p, smallest)
+                        if length_ij < roots[NEAR, lane]:
+                            _insert(indices, near, length, i, found, j, length_ij, _edge(indices, i, j))
                             found += 1
                     if found < NEAR:
                         near[i, found] = -1
-                        looked += 2 * LANES  # a later search, about: this list will not do
+                        visited += 2 * LANES  # a later search, about: this list will not do
                 following[i], low[i], last[i], bound[i] = 0, length[i, 0], roots[NEAR, lane], length[i, 0]
             if found == 0:
-                looked += _search(i, NEAR, tree, same, forest, spare, p)
-    return offered, looked
+                visited += _search(i, NEAR, tree, same, forest, spare, p)
+    return offered, visited
 
 
 @njit(nogil=True)
@@ -255,11 +256,11 @@ def _bound_leaf(leaf, tree, same, forest, spare, best, near, p):
 
     Most of these then need no search of their own, which is what finds the edge: of equal ones, the first.
     """
-    names, tiles, nodes, boxes = tree
+    indices, tiles, nodes, boxes = tree
     component, _, _, _, low, last, bound, _ = forest
     stack, _, _, difference, _ = spare
     own, here, smallest = same[leaf], nodes[leaf, 0], _smallest(tiles)
-    lanes, a_little_more = min(len(names) - here * LANES, LANES), type(smallest)(1.000001)
+    lanes, a_little_more = min(len(indices) - here * LANES, LANES), type(smallest)(1.000001)
     best[0, :lanes], best[0, lanes:], near[:] = _limit(bound[own], p, smallest) * a_little_more, -np.inf, -1
     top, height = leaf, 0
     while height > 0 or top > 0:
@@ -272,11 +273,11 @@ def _bound_leaf(leaf, tree, same, forest, spare, best, near, p):
             continue
         there, stop = nodes[node]
         if stop - there > 1:
-            nearer = there > here  # the child on the side of the leaf, which is looked at first
+            nearer = there > here  # the child on the side of the leaf, which is visited first
             stack[height], stack[height + 1] = 2 * node + 1 + nearer, 2 * node + 2 - nearer
             height += 2
             continue
-        count = min(len(names) - there * LANES, LANES)
+        count = min(len(indices) - there * LANES, LANES)
         if same[node] >= 0:
             offer_one(tiles, here, there, 0, count, best, near, p)
         else:
@@ -289,11 +290,11 @@ def _bound_leaf(leaf, tree, same, forest, spare, best, near, p):
                 nearest_lane = lane
         j, total = near[0, nearest_lane], best[0, nearest_lane]
         if j >= 0:
-            long = _length(tiles, here * LANES + nearest_lane, j, total, difference, p, smallest)
-            if long < bound[own]:
-                bound[own] = long
+            length_ij = _length(tiles, here * LANES + nearest_lane, j, total, difference, p, smallest)
+            if length_ij < bound[own]:
+                bound[own] = length_ij
                 # what is further away than that is of no interest to any of the points
-                limit = _limit(long, p, smallest) * a_little_more
+                limit = _limit(length_ij, p, smallest) * a_little_more
                 for lane in range(lanes):
                     best[0, lane] = min(best[0, lane], limit)
     for lane in range(lanes):
@@ -340,12 +341,12 @@ def search(tree, same, forest, p, points):
 
 
 @njit(nogil=True)
-def _is_less(names, near, length, following, i, j):
+def _is_less(indices, near, length, following, i, j):
     """Whether the edge from point i to ``near[following]`` comes before that of point j, by (length, edge)."""
     a, b = following[i], following[j]
     if length[i, a] != length[j, b]:
         return length[i, a] < length[j, b]
-    return _edge(names, i, near[i, a]) < _edge(names, j, near[j, b])
+    return _edge(indices, i, near[i, a]) < _edge(indices, j, near[j, b])
 
 
 @compiled()
@@ -364,7 +365,7 @@ def begin(tree, same, forest, points):
     int
         How many these are.
     """
-    names, _, nodes, _ = tree
+    indices, _, nodes, _ = tree
     component, near, length, following, low, last, bound, least = forest
     bound[:] = np.inf
     least[:] = -1
@@ -378,7 +379,7 @@ def begin(tree, same, forest, points):
             place += 1
         if place < NEAR and near[i, place] >= 0:
             following[i], low[i] = place, length[i, place]
-            if least[own] < 0 or _is_less(names, near, length, following, i, least[own]):
+            if least[own] < 0 or _is_less(indices, near, length, following, i, least[own]):
                 bound[own], least[own] = low[i], i
         else:
             following[i], low[i] = NEAR, last[i]
@@ -390,7 +391,7 @@ def begin(tree, same, forest, points):
             points[wanted] = i
             wanted += 1
     if wanted > 0:
-        _bring_up_to_date(len(names), nodes, component, same)
+        _bring_up_to_date(len(indices), nodes, component, same)
     return wanted
 
 
@@ -411,7 +412,7 @@ def _bring_up_to_date(n, nodes, component, same):
 
 
 @compiled()
-def merge(names, forest, points, components, edges, lengths, found):
+def merge(indices, forest, points, components, edges, lengths, found):
     """End a round: add the least edge of each component to ``edges`` and ``lengths`` from the place ``found`` on.
 
     ``points`` are those that were searched for. Returns the next place and how many components are left, which are
@@ -421,16 +422,16 @@ def merge(names, forest, points, components, edges, lengths, found):
     for i in points:
         if following[i] < NEAR:
             own = component[i]
-            if least[own] < 0 or _is_less(names, near, length, following, i, least[own]):
+            if least[own] < 0 or _is_less(indices, near, length, following, i, least[own]):
                 least[own] = i
     parent = np.arange(components)
     for c in range(components):
         i = least[c]
-        j, long = near[i, following[i]], length[i, following[i]]
+        j, length_ij = near[i, following[i]], length[i, following[i]]
         a, b = root(parent, c), root(parent, np.int64(component[j]))
         if a != b:  # the other component may have added the same edge
             parent[max(a, b)] = min(a, b)
-            edges[found], lengths[found] = _edge(names, i, j), long
+            edges[found], lengths[found] = _edge(indices, i, j), length_ij
             found += 1
     number, left = np.empty(components, np.int32), 0
     for c in range(components):  # a parent comes first

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from corel.persistence.kernels.triton_lengths import FEW_COORDINATES, lengths_between
 
-# Code for all rounds: without this, it would be compiled again for a number that is 1 or a multiple of 16.
+# Triton compiles a kernel anew for integers that are 1 or divisible by 16: the number of a round must not do that.
 _jit_of_rounds = triton.jit(do_not_specialize=["turn"])
 
 
