@@ -83,7 +83,7 @@ def real(accepted: str, holds: Callable[[float], bool]) -> Check:
 
 
 def one_of(*choices: Any) -> Check:
-    """The check of one of several texts, or of several integers."""
+    """The check of one of several strings, or of several integers."""
     shown = [repr(choice) for choice in choices]
     accepted, kind = f"{', '.join(shown[:-1])} and {shown[-1]}", type(choices[0])
 

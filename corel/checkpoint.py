@@ -111,7 +111,7 @@ class Checkpoint:
     def save(self, epoch: int, *, extra: Any = None, **parts: Stateful | torch.Generator) -> None:
         """Write ``parts`` as they are after ``epoch`` finished epochs.
 
-        ``extra`` may hold numbers, texts, tensors, and lists and dictionaries of these.
+        ``extra`` may hold numbers, strings, tensors, and lists and dictionaries of these.
         """
         if self.path is None:
             return

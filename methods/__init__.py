@@ -100,7 +100,7 @@ def _encoder(name: str, encoder_name: str) -> type[OneClassMethod]:
 
 
 def source_digest(name: str) -> str:
-    """Return a text that changes when the code of a method from outside this package changes.
+    """Return a string that changes when the code of a method from outside this package changes.
 
     Together with a method's settings and ``version`` it makes the key of a stored result, so that a method that
     was edited is run again.

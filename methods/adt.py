@@ -14,7 +14,7 @@ from torch.nn import functional
 from corel._checks import count, integer, non_negative, one_of
 from methods.base import needs_fit
 from methods.dirichlet import fit_dirichlet
-from methods.neural import NeuralMethod, TrainingSettings, check_images, checked
+from methods.neural import NeuralMethod, TrainingSettings, check_images, checked_field
 from methods.wide_resnet import WideResNet
 
 #: (flip, shift x, shift y, quarter turns) of each transformation; its place in the tuple is its class.
@@ -107,12 +107,12 @@ class ADTSettings(TrainingSettings):
         What ``score_samples`` returns: "dirichlet" (the reference code) or "softmax" (the papers' text).
     """
 
-    epochs: int = checked(count, 3)
-    depth: int = checked(integer("10, 16, 22, … (6n + 4)", lambda depth: depth >= 10 and depth % 6 == 4), 10)
-    width: int = checked(count, 4)
-    downsample: int = checked(one_of(1, 2, 4, 8), 1)
-    l2: float = checked(non_negative, 2.5e-4)
-    score: str = checked(one_of("dirichlet", "softmax"), "dirichlet")
+    epochs: int = checked_field(count, 3)
+    depth: int = checked_field(integer("10, 16, 22, … (6n + 4)", lambda depth: depth >= 10 and depth % 6 == 4), 10)
+    width: int = checked_field(count, 4)
+    downsample: int = checked_field(one_of(1, 2, 4, 8), 1)
+    l2: float = checked_field(non_negative, 2.5e-4)
+    score: str = checked_field(one_of("dirichlet", "softmax"), "dirichlet")
 
 
 class ADT(NeuralMethod):

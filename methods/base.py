@@ -1,4 +1,4 @@
-"""The interface of a one-class method: three verbs and a frozen dataclass of settings."""
+"""The interface of a one-class method: ``prepare``, ``fit``, ``score_samples`` and a frozen dataclass of settings."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def one_line(error: BaseException, *, kind: bool = True) -> str:
     return (f"{name}: {text}" if kind else text) if text else name
 
 
-_Verb = TypeVar("_Verb", bound=Callable[..., Any])
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def needs_fit(state: str) -> Callable[[_Verb], _Verb]:
-    """Decorate a verb so that it raises a ValueError before ``fit``.
+def needs_fit(state: str) -> Callable[[_Method], _Method]:
+    """Decorate a method so that it raises a ValueError before ``fit``.
 
     Parameters
     ----------
@@ -41,14 +41,14 @@ def needs_fit(state: str) -> Callable[[_Verb], _Verb]:
         Name of an attribute that is missing, or None, before ``fit``.
     """
 
-    def decorate(verb: _Verb) -> _Verb:
-        @functools.wraps(verb)
-        def checked(self: OneClassMethod, *arguments: Any, **named: Any) -> Any:
+    def decorate(method: _Method) -> _Method:
+        @functools.wraps(method)
+        def wrapper(self: OneClassMethod, *arguments: Any, **named: Any) -> Any:
             if getattr(self, state, None) is None:
-                raise ValueError(f"{self.name}: {verb.__name__} needs a fitted model; call fit first")
-            return verb(self, *arguments, **named)
+                raise ValueError(f"{self.name}: {method.__name__} needs a fitted model; call fit first")
+            return method(self, *arguments, **named)
 
-        return cast(_Verb, checked)
+        return cast(_Method, wrapper)
 
     return decorate
 

@@ -15,7 +15,7 @@ from corel._checks import count, non_negative, one_of
 from corel._device import standard_torch
 from methods.base import NonFiniteLossError, needs_fit
 from methods.dcgan import DCGANSettings, Decoder, Encoder, initialise
-from methods.neural import NeuralMethod, check_images, checked
+from methods.neural import NeuralMethod, check_images, checked_field
 
 #: Added to the diagonals of covariances, as in the reference, so that singular ones can be inverted.
 JITTER = 1e-3
@@ -42,12 +42,12 @@ class DAGMMSettings(DCGANSettings):
         loss that is not finite does not end the training.
     """
 
-    representation: int = checked(count, 5)
-    batch_size: int = checked(count, 256)
-    components: int = checked(count, 3)
-    energy_weight: float = checked(non_negative, 0.01)
-    covariance_weight: float = checked(non_negative, 0.0005)
-    mixture: str = checked(one_of("paper", "code"), "paper")
+    representation: int = checked_field(count, 5)
+    batch_size: int = checked_field(count, 256)
+    components: int = checked_field(count, 3)
+    energy_weight: float = checked_field(non_negative, 0.01)
+    covariance_weight: float = checked_field(non_negative, 0.0005)
+    mixture: str = checked_field(one_of("paper", "code"), "paper")
 
 
 class Mixture(NamedTuple):

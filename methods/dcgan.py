@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from corel._checks import count, counts
 from methods.batch_norm import DebiasedBatchNorm1d, DebiasedBatchNorm2d
-from methods.neural import TrainingSettings, checked
+from methods.neural import TrainingSettings, checked_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +25,8 @@ class DCGANSettings(TrainingSettings):
         Channels after each of its convolutions.
     """
 
-    representation: int = checked(count, 256)
-    filters: tuple[int, ...] = checked(counts(1, 5), (64, 128, 256))
+    representation: int = checked_field(count, 256)
+    filters: tuple[int, ...] = checked_field(counts(1, 5), (64, 128, 256))
 
 
 def initialise(module: nn.Module) -> None:

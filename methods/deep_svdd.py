@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from corel._checks import at_least, count, counts, integer, non_negative, positive
 from methods.base import needs_fit
-from methods.neural import NeuralMethod, TrainingSettings, as_float, check_images, checked
+from methods.neural import NeuralMethod, TrainingSettings, as_float, check_images, checked_field
 
 EPS = 1e-4  # of every batch normalisation
 
@@ -143,18 +143,18 @@ class DeepSVDDSettings(TrainingSettings):
         Of both trainings.
     """
 
-    epochs: int = checked(count, 150)
-    batch_size: int = checked(count, 200)
-    lr: float = checked(positive, 1e-4)
-    filters: tuple[int, int, int] = checked(counts(3, 3), (32, 64, 128))
-    representation_dim: int = checked(
+    epochs: int = checked_field(count, 150)
+    batch_size: int = checked_field(count, 200)
+    lr: float = checked_field(positive, 1e-4)
+    filters: tuple[int, int, int] = checked_field(counts(3, 3), (32, 64, 128))
+    representation_dim: int = checked_field(
         integer("multiples of 16, at least 16", lambda size: size >= 16 and size % 16 == 0), 128
     )
-    pretraining_epochs: int = checked(at_least(0), 350)
-    pretraining_milestone: int = checked(count, 250)
-    milestone: int = checked(count, 50)
-    pretraining_lr: float = checked(positive, 1e-4)
-    weight_decay: float = checked(non_negative, 5e-7)
+    pretraining_epochs: int = checked_field(at_least(0), 350)
+    pretraining_milestone: int = checked_field(count, 250)
+    milestone: int = checked_field(count, 50)
+    pretraining_lr: float = checked_field(positive, 1e-4)
+    weight_decay: float = checked_field(non_negative, 5e-7)
 
 
 class DeepSVDD(NeuralMethod):

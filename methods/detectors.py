@@ -46,7 +46,7 @@ def parse(name: str) -> tuple[str, str, str | None] | None:
 
 
 class DetectorMethod(OneClassMethod):
-    """A detector with the verbs of a one-class method. :func:`detector_method` makes the subclasses.
+    """A detector with the methods of a one-class model. :func:`detector_method` makes the subclasses.
 
     Without an encoder the features are raw pixels, flattened, in [0, 1]. With one, :meth:`prepare` and
     :meth:`fit_auxiliary` are the encoder's, :meth:`fit` fits the encoder first, and the detector sees what the

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from corel._checks import positive
 from methods.base import needs_fit
 from methods.dcgan import DCGANSettings, Encoder
-from methods.neural import NeuralMethod, check_images, checked
+from methods.neural import NeuralMethod, check_images, checked_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DSEBMSettings(DCGANSettings):
         Standard deviation of the noise that is added to pixels, which are scaled to [−1, 1].
     """
 
-    noise: float = checked(positive, 0.5)
+    noise: float = checked_field(positive, 0.5)
 
 
 class EnergyNet(nn.Module):

@@ -28,14 +28,14 @@ BATCH = 500
 _Net = TypeVar("_Net", bound=nn.Module)
 
 
-def checked(check: Check, default: Any) -> Any:
+def checked_field(check: Check, default: Any) -> Any:
     """A field of a settings dataclass: its default value and the check of any other."""
     return dataclasses.field(default=default, metadata={"check": check})
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of every neural baseline, and the validation of all fields made by :func:`checked`.
+    """Settings of every neural baseline, and the validation of all fields made by :func:`checked_field`.
 
     Parameters
     ----------
@@ -50,10 +50,10 @@ class TrainingSettings:
         the hardware supports it, with other scores. False: float32 throughout.
     """
 
-    epochs: int = checked(count, 200)
-    batch_size: int = checked(count, 128)
-    lr: float = checked(positive, 1e-3)
-    autocast: bool = checked(boolean, False)
+    epochs: int = checked_field(count, 200)
+    batch_size: int = checked_field(count, 128)
+    lr: float = checked_field(positive, 1e-3)
+    autocast: bool = checked_field(boolean, False)
 
     def __post_init__(self) -> None:
         check_fields(self, **{field.name: field.metadata["check"] for field in dataclasses.fields(self)})

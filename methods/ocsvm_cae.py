@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from corel._checks import boolean, real
 from methods.base import needs_fit
 from methods.dcgan import DCGANSettings, Decoder, Encoder
-from methods.neural import BATCH, NeuralMethod, check_images, checked
+from methods.neural import BATCH, NeuralMethod, check_images, checked_field
 
 #: The reference's grid, of which it takes the pair with the best test AUC.
 GRID_NU = tuple(round(0.1 * k, 1) for k in range(1, 10))
@@ -31,8 +31,8 @@ class OCSVMCAESettings(DCGANSettings):
     any label is seen. ``grid`` False omits the "oracle".
     """
 
-    nu: float = checked(real("numbers above 0 and up to 1", lambda nu: 0 < nu <= 1), 0.1)
-    grid: bool = checked(boolean, True)
+    nu: float = checked_field(real("numbers above 0 and up to 1", lambda nu: 0 < nu <= 1), 0.1)
+    grid: bool = checked_field(boolean, True)
 
 
 class OCSVMCAE(NeuralMethod):

@@ -171,7 +171,7 @@ def checked(name: str, method: Any) -> type[OneClassMethod]:
         missing = ", ".join(sorted(method.__abstractmethods__))
         raise ValueError(f"method {name!r}: {method.__name__} lacks {missing}")
     if not isinstance(getattr(method, "name", None), str):
-        raise ValueError(f"method {name!r}: {method.__name__} has no class attribute 'name', a text")
+        raise ValueError(f"method {name!r}: {method.__name__} has no class attribute 'name', a string")
     if type(method.version) is not int:
         raise ValueError(f"method {name!r}: version is {method.version!r}; accepted are integers")
     try:
@@ -197,7 +197,7 @@ def _check_settings(place: str, settings: Any) -> None:
             json.dumps(value)
         except (TypeError, ValueError):
             raise ValueError(
-                f"{place}: the setting {key!r} is of type {type(value).__name__}; accepted are numbers, texts, "
+                f"{place}: the setting {key!r} is of type {type(value).__name__}; accepted are numbers, strings, "
                 "booleans, None, and lists, tuples and dictionaries of these"
             ) from None
 

@@ -71,7 +71,7 @@ def build(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def changed_settings(table: pd.DataFrame) -> list[str]:
-    """Of each row, as a text, the settings in which it differs from its profile or from another row of its method."""
+    """Of each row, as a string, the settings in which it differs from its profile or from another row of its method."""
     settings = [flattened(json.loads(text)) for text in table["settings"]]
     shown: dict[str, dict[str, None]] = {}
     for method in table["method_identity"].unique():

@@ -128,7 +128,7 @@ def _sorted(frame: pd.DataFrame, table: str) -> pd.DataFrame:
     keys = frame.reindex(columns=order)
     if "seeds" in frame:
         keys["seed"] = [json.loads(seeds)["base"] for seeds in frame["seeds"]]
-    for column in ("dataset", "method", "settings"):  # numbers in texts by value: λ = 5 before λ = 10
+    for column in ("dataset", "method", "settings"):  # numbers in strings by value: λ = 5 before λ = 10
         keys[column] = keys[column].astype(str).str.replace(r"\d+", lambda number: number[0].zfill(20), regex=True)
     keys["train_per_class"] = pd.to_numeric(keys["train_per_class"], errors="coerce")  # "all" comes last
     ranks = keys.sort_values(order).index

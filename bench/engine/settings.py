@@ -39,7 +39,7 @@ def method_specs(names: Sequence[str], profile: str, changes: Sequence[str]) -> 
     Raises
     ------
     ValueError
-        If a text is not of this form, or there is no such method, profile, setting or value.
+        If a string is not of this form, or there is no such method, profile, setting or value.
     """
     values: dict[str, dict[str, list[Any]]] = {name: {} for name in names}
     for text in changes:

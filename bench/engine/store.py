@@ -163,11 +163,11 @@ def typed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
 
 
 def _text(column: str, value: object) -> str | None:
-    """A value of a column of texts, whoever wrote it: in one line, and an object in JSON where all of them are."""
+    """A value of a column of strings, whoever wrote it: in one line, and an object in JSON where all of them are."""
     if value is None:
         return None
     if not isinstance(value, str) or (column in _OBJECTS and not _is_object(column, value)):
-        accepted = "objects in JSON" if column in _OBJECTS else "texts"
+        accepted = "objects in JSON" if column in _OBJECTS else "strings"
         raise ValueError(f"column {column!r}: got {str(value)[:60]!r}; accepted are {accepted}")
     return printable(value)
 

@@ -374,7 +374,7 @@ def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
         lock.release()
 
 
-def _as_array(verb: str, given: Any) -> np.ndarray:
+def _as_array(what: str, given: Any) -> np.ndarray:
     """What a method returned as an array: NumPy's, a tensor on any device, or numbers in sequences.
 
     Raises
@@ -391,7 +391,7 @@ def _as_array(verb: str, given: Any) -> np.ndarray:
         array = np.empty(0, object)
     if array.dtype.kind not in "biuf":
         kind = f"an array of dtype {array.dtype}" if isinstance(given, np.ndarray) else f"{type(given).__name__}"
-        raise TypeError(f"{verb}: the method returned {kind}; accepted are real numbers in an array, tensor or list")
+        raise TypeError(f"{what}: the method returned {kind}; accepted are real numbers in an array, tensor or list")
     return array
 
 
@@ -422,20 +422,20 @@ def _checked_variants(variants: Any, count: int) -> dict[str, np.ndarray]:
     if not isinstance(variants, Mapping) or not variants or not all(isinstance(name, str) for name in variants):
         shown = f"names {list(variants)!r}" if isinstance(variants, Mapping) else f"{type(variants).__name__}"
         raise TypeError(
-            f"score_variants: the method returned {shown}; accepted is a dictionary with texts as names, one at least"
+            f"score_variants: the method returned {shown}; accepted is a dictionary with strings as names, one at least"
         )
     checked = {}
     for name, given in variants.items():
-        verb = f"scores {name!r}" if name else "scores"
-        scores = _as_array(verb, given)
+        what = f"scores {name!r}" if name else "scores"
+        scores = _as_array(what, given)
         if scores.ndim not in (1, 2) or scores.shape[-1] != count or not scores.size:
             raise ValueError(
-                f"{verb}: the method returned shape {scores.shape}; accepted are ({count},), one score an image, and "
+                f"{what}: the method returned shape {scores.shape}; accepted are ({count},), one score an image, and "
                 f"(k, {count}), a family of k scores, by the name 'oracle'"
             )
         if scores.ndim == 2 and name != "oracle":  # its best by test AUC is reported, and that has to be said
             raise ValueError(
-                f"{verb}: the method returned a family of scores, shape {scores.shape}, which is accepted by the name "
+                f"{what}: the method returned a family of scores, shape {scores.shape}, which is accepted by the name "
                 f"'oracle' alone; by any other ({count},), one score an image"
             )
         checked[name] = scores

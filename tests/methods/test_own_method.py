@@ -209,9 +209,9 @@ class {name}(OneClassMethod):
         (
             ONE + FULL.format(name="Mine").replace('name = "x"', "pass"),
             "",
-            r"Mine has no class attribute 'name', a text",
+            r"Mine has no class attribute 'name', a string",
         ),
-        (ONE + FULL.format(name="Mine").replace('"x"', "3"), "", r"Mine has no class attribute 'name', a text"),
+        (ONE + FULL.format(name="Mine").replace('"x"', "3"), "", r"Mine has no class attribute 'name', a string"),
         (
             ONE + FULL.format(name="Mine") + "    def __init__(self): pass",
             "",

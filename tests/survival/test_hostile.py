@@ -196,7 +196,7 @@ def test_what_a_killed_run_left_half_written_is_rolled_back(tmp_path, call, run)
         ("settings", "[]", "column 'settings': got '\\[\\]'; accepted are objects in JSON"),
         ("seeds", '{"base": "x"}', "column 'seeds'"),
         ("versions", b"\x80\x04.", "column 'versions'"),
-        ("class_name", b"\xff", "column 'class_name': got .*; accepted are texts"),
+        ("class_name", b"\xff", "column 'class_name': got .*; accepted are strings"),
         ("command", "python -m bench.table1 '", "command: cannot read .* as words of a shell"),
     ],
 )

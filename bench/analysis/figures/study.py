@@ -85,7 +85,7 @@ class Study:
     auxiliary_name
         The dataset that the encoder learns from; None: the default of the first dataset.
     profile, changes
-        The encoder's settings, and texts as of ``--set`` that change them.
+        The encoder's settings, and strings as of ``--set`` that change them.
     device, threads, seed, runs
         As of a table; ``device`` is "cpu" or begins with "cuda".
     published
