@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     provenance.git_commit()  # of the code that runs, not of what is there when it ends
     out = Path(options.out)
     if not options.dry_run:
-        writable_directory(options.out, ["table1.csv", "table1.md", "cells.csv"])
+        writable_directory(options.out, ["table1.csv", "table1.md", "classes.csv", "cells.csv"])
         writable_directory(out / "cache")
         writable_directory(out / "page", ["index.html", "report.md", "constraints.txt"])
         writable_directory(out / "page" / "figures")
@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sources = [str(out / STORE_FILE)] * (there > 0 or not kept) + ["--from"] * (len(kept) > there)
     print(
         f"{ran} cell{'s' * (ran != 1)} run ({failures} failed), {len(kept)} taken from {' and '.join(sources)}, "
-        f"{time.monotonic() - started:.0f} s; written to {out}: table1.csv, table1.md, cells.csv, page/index.html"
+        f"{time.monotonic() - started:.0f} s; written to {out}: table1.csv, table1.md, classes.csv, "
+        "cells.csv, page/index.html"
     )
     return 1 if len(failed) else 0
 

@@ -17,6 +17,8 @@ from bench.engine.store import Rows
 
 #: Digests of the other files, as ``sha256sum`` writes and checks them.
 DIGESTS = "SHA256SUMS"
+#: The tables made of the rows.
+TABLES = ("table1.csv", "table1.md", "classes.csv")
 _COMMAND = re.compile(r"command(-\d+)?")
 
 
@@ -39,12 +41,12 @@ def command_files(rows: Rows, place: str) -> dict[str, str]:
 
 def names(rows: Rows, place: str) -> list[str]:
     """The files that :func:`write` may write; raises what :func:`command_files` does, before anything is written."""
-    return [*published.FILES.values(), "table1.csv", "table1.md", DIGESTS, *command_files(rows, place)]
+    return [*published.FILES.values(), *TABLES, DIGESTS, *command_files(rows, place)]
 
 
 def present(folder: Path) -> list[str]:
     """The files of a folder that are of a publication, those of an earlier one too."""
-    known = {*published.FILES.values(), "table1.csv", "table1.md"}
+    known = {*published.FILES.values(), *TABLES}
     return sorted(path.name for path in folder.iterdir() if path.name in known or _COMMAND.fullmatch(path.name))
 
 

@@ -16,6 +16,7 @@ from bench.engine.cells import described, flattened
 from corel.checkpoint import write_atomically
 
 _LEFT = {"dataset", "method", "auxiliary"}
+_CELL_COLUMNS = ["dataset", "method", "settings", "variant", "train_per_class", "auxiliary", "test_images"]
 
 
 def build(rows: pd.DataFrame) -> pd.DataFrame:
@@ -257,10 +258,11 @@ def _listed_versions(versions: object) -> str:
 
 
 def write(folder: Path, rows: pd.DataFrame, trained: pd.DataFrame, commands: Sequence[str]) -> pd.DataFrame:
-    """Write ``table1.csv`` and ``table1.md`` of ``rows`` (see :func:`build`) to a folder; returns the table."""
+    """Write ``table1.csv``, ``table1.md`` and ``classes.csv`` of ``rows`` to a folder; returns the first."""
     table = build(rows)
     finished, failed = rows[rows["aucs"].notna()], rows[rows["aucs"].isna() & rows["error"].notna()]
     write_csv(folder / "table1.csv", table)
+    write_csv(folder / "classes.csv", by_class(rows))
     lines = [*notes(table, trained, commands), *origins(finished)]
     errors = [f"Failed: {row.cell}: {row.error}" for row in failed.itertuples()]
     paragraphs = ["# One-vs-all AUC (Table 1)", to_markdown(for_people(table)), *map(_inert, [*lines, *errors])]
@@ -268,21 +270,28 @@ def write(folder: Path, rows: pd.DataFrame, trained: pd.DataFrame, commands: Seq
     return table
 
 
+def by_class(rows: pd.DataFrame) -> pd.DataFrame:
+    """AUC of each class: mean and sample standard deviation over runs, a line per row of the table and class."""
+    scored = statistics.by_variant(statistics.with_seed(rows).assign(changed=changed_settings(rows)))
+    scored["test_images"] = scored["test_images"].fillna(scored["test_size"]).astype(int)
+    keys = [*statistics.GROUP, "variant"]
+    scored["line"] = scored.groupby(keys, sort=False, dropna=False).ngroup()
+    groups = scored.sort_values(["line", "class"], kind="stable").groupby([*keys, "class"], sort=False, dropna=False)
+    table = groups[["dataset_title", "method", "changed", "auxiliary_title", "class_name"]].first()
+    table["runs"], table["auc_mean"], table["auc_std"] = groups.size(), groups["auc"].mean(), groups["auc"].std(ddof=1)
+    columns = {
+        "dataset_title": "dataset", "method": "method", "changed": "settings", "variant": "variant",
+        "train_per_class": "train_per_class", "auxiliary_title": "auxiliary", "test_images": "test_images",
+        "base_seed": "seed", "class": "class", "class_name": "class_name", "runs": "runs", "auc_mean": "auc_mean",
+        "auc_std": "auc_std",
+    }  # fmt: skip
+    return table.reset_index()[list(columns)].set_axis(list(columns.values()), axis=1)
+
+
 def write_cells(path: Path, rows: pd.DataFrame) -> None:
     """Write one line per finished cell and score variant: what the averages are made of."""
-    columns = [
-        "dataset",
-        "method",
-        "settings",
-        "variant",
-        "train_per_class",
-        "auxiliary",
-        "test_images",
-        "run",
-        "class",
-    ]
-    table = statistics.by_variant(rows.assign(settings=changed_settings(rows)))
-    write_csv(path, table[[*columns, "class_name", "auc", "fit_seconds", "score_seconds"]])
+    columns = [*_CELL_COLUMNS, "run", "class", "class_name", "auc", "fit_seconds", "score_seconds"]
+    write_csv(path, statistics.by_variant(rows.assign(settings=changed_settings(rows)))[columns])
 
 
 def write_text(path: Path, text: str) -> None:

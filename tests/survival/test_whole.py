@@ -114,7 +114,7 @@ def test_a_method_that_changes_the_process_changes_no_other_method(tmp_path, cal
         "table1", *words, "--methods", "changes.py", "deep-svdd", "again.py", *others[1:], "--out", "beside"
     )
     assert status == 0, error
-    assert "written to beside: table1.csv, table1.md, cells.csv" in output
+    assert "written to beside: table1.csv, table1.md, classes.csv, cells.csv" in output
     assert Path.cwd() == tmp_path
     alone, beside = (pd.read_csv(tmp_path / out / "cells.csv", dtype=str) for out in ("alone", "beside"))
     beside = beside[beside["method"].isin(others)].reset_index(drop=True)

@@ -47,6 +47,22 @@ def one(cells, aucs) -> tuple[dict, dict]:
     return row, text
 
 
+def test_classes_by_themselves():
+    cells = [cell("corel", run=run, index=index, auxiliary="cifar100") for run in range(2) for index in (1, 0)]
+    cells += [cell("adt", test_images=4), cell("adt", index=1, test_images=4)]
+    aucs = [{"": a} for a in (0.7, 0.8, 0.9, 0.8)] + [{"dirichlet": 0.6, "softmax": 0.5}, "an error"]
+    table = tables.by_class(rows(cells, aucs))
+    assert list(table["method"]) == ["corel", "corel", "adt", "adt"]
+    assert list(table["class_name"]) == ["class 0", "class 1", "class 0", "class 0"]
+    assert list(table["variant"]) == ["", "", "dirichlet", "softmax"]
+    assert list(table["auc_mean"]) == pytest.approx([0.8, 0.8, 0.6, 0.5])
+    assert list(table["auc_std"])[:2] == pytest.approx([0.0, 0.1 * math.sqrt(2)])
+    assert table["auc_std"].isna().tolist() == [False, False, True, True]
+    assert list(table["runs"]) == [2, 2, 1, 1]
+    assert list(table["test_images"]) == [10, 10, 4, 4]
+    assert list(tables.by_class(rows(cells[-1:], aucs[-1:]))["auc_mean"]) == []
+
+
 def test_mean_over_classes_then_deviation_over_runs():
     cells = [cell("corel", run=run, index=index, auxiliary="cifar100") for run in range(2) for index in range(2)]
     row, text = one(cells, [{"": a} for a in (0.7, 0.8, 0.8, 0.9)])
