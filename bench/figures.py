@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(method_specs(["corel"], options.profile, options.set)) > 1:
         raise ValueError("--set: got more than one value for a setting; accepted is one: a figure has one encoder")
     threads = options.threads or default_threads(options.profile)
-    rows = published.merge([(name, published.read_rows(Path(name), "--from")) for name in options.published])
+    rows = published.merge([(name, published.read_rows(name, "--from")) for name in options.published])
     study = Study(
         out, list(dict.fromkeys(options.datasets)), options.auxiliary, options.data_root, options.download,
         options.profile, options.set, str(resolve_device(options.device)), threads, options.runs, options.seed, rows,

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.engine import published
 
     to = Path(options.to)
-    parts = [(name, published.read_rows(Path(name), "RUN")) for name in options.runs]
+    parts = [(name, published.read_rows(name, "RUN")) for name in options.runs]
     for name, rows in parts:
         if len(rows.cells) == 0:
             raise ValueError(f"RUN: {name!r} holds no finished cells")

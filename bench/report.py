@@ -41,8 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.engine import published
 
     names = list(dict.fromkeys(options.runs or ["runs"]))
-    rows = published.merge([(name, published.read_rows(Path(name), "RUN")) for name in names])
-    out = writable_directory(options.out or Path(names[0]) / "page", ["index.html", "report.md", "constraints.txt"])
+    rows = published.merge([(name, published.read_rows(name, "RUN")) for name in names])
+    out = writable_directory(
+        Path(names[0]) / "page" if options.out is None else options.out, ["index.html", "report.md", "constraints.txt"]
+    )
     writable_directory(out / "figures")
     images, why = _gallery(names, rows.cells, out, options.data_root, options.device)
     commands = list(dict.fromkeys(rows.cells.sort_values("finished")["command"]))

@@ -19,6 +19,10 @@ from bench.timing.inputs import KINDS, from_file
 PROGRAM = "bench.runtime"
 LARGEST = 100_000
 FILES = ["runtime.csv", "runtime.png", "runtime.pdf"]
+#: What is measured so far: the files of an earlier study stay until the last size is done.
+PARTIAL = "runtime.partial.csv"
+#: Most numbers of one timed input: 8 GiB.
+MOST_NUMBERS = 2**30
 NORMS = {"1": 1.0, "2": 2.0, "inf": math.inf}
 
 
@@ -82,7 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw, dim = KINDS[options.points], options.dim or 10
     else:
         draw, dim = from_file(options.points, sizes[-1])
-    out = writable_directory(options.out, FILES)
+    for n in sizes:
+        count = options.batch if n <= contenders.EVERYTHING else 1
+        if n * dim * count > MOST_NUMBERS:
+            raise ValueError(
+                f"--sizes, --dim, --batch: got {n} points, {dim} coordinates, {count} clouds; accepted are up to "
+                f"{MOST_NUMBERS:,} numbers in all"
+            )
+    out = writable_directory(options.out, [*FILES, PARTIAL])
     others, versions, notes = peers.installed(p)
     clock = Clock(device, options.repeats, options.limit, notes)
     frames: list[pd.DataFrame] = []
@@ -91,18 +102,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         count = options.batch if n <= contenders.EVERYTHING else 1
         return np.stack([draw(generator, n, dim) for _ in range(count)])
 
-    def keep(size: int, found: list[contenders.Contender], memory: float = math.nan, **same: object) -> None:
+    def keep(size: int, found: list[contenders.Contender], memory: float = math.nan, **same: object) -> pd.DataFrame:
         """Add rows and write everything anew: a larger size may end the process."""
         frame = report.rows(size, found, **same)
         of_memory = frame["contender"] == contenders.own_name("merge_edges, float32", device)
         frames.append(frame.assign(extra_memory_mib=np.where(of_memory, memory, math.nan)))
         command = provenance.command(PROGRAM, arguments)
         table = report.with_provenance(pd.concat(frames, ignore_index=True), device, versions, command)
-        tables.write_csv(out / "runtime.csv", table)
-        if contenders.ONE_CLOUD in set(frame["task"]):
-            figure = plots.runtime(table)
-            for name in FILES[1:]:
-                plots.save(figure, out / name)
+        tables.write_csv(out / PARTIAL, table)
+        return table
 
     same = {"points": options.points, "dim": dim, "metric": contenders.norm_name(p), "batch": options.batch}
     try:
@@ -112,10 +120,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keep(100, found, **{**same, "points": "gaussian", "dim": 10})
         for n in tqdm(sizes, unit="size", file=sys.stderr):
             found = clock.time(contenders.of_clouds(n, p, device, others), clouds, n)
-            keep(n, found, extra_memory(n, dim, p, device) if n > contenders.EVERYTHING else math.nan, **same)
+            table = keep(n, found, extra_memory(n, dim, p, device) if n > contenders.EVERYTHING else math.nan, **same)
     except KeyboardInterrupt:
-        kept = f"what was measured is in {out / FILES[0]}" if frames else "nothing was measured yet"
+        kept = f"what was measured is in {out / PARTIAL}" if frames else "nothing was measured yet"
         raise KeyboardInterrupt(kept) from None
+    (out / PARTIAL).replace(out / FILES[0])
+    figure = plots.runtime(table)
+    for name in FILES[1:]:
+        plots.save(figure, out / name)
     print("\n".join([*report.text(pd.concat(frames)), "", *clock.notes]))
     print(f"\n{report.machine(device)}; medians [quartiles]; written to {out}: {', '.join(FILES)}")
     return 0

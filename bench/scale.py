@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from bench.engine.arguments import add_version
 from bench.engine.command_line import (
@@ -19,6 +18,8 @@ from bench.engine.command_line import (
 )
 
 PROGRAM = "bench.scale"
+#: What is measured so far: an earlier ``scale.csv`` stays until the last size is done.
+PARTIAL = "scale.partial.csv"
 #: Classes, test codes and stored codes per class of ImageNet, and of the runs that show how time and memory grow: one
 #: of the three numbers is multiplied at a time.
 IMAGENET, BASE, FACTORS = (1000, 50_000, 120), (50, 5_000, 60), (1, 2, 4, 8)
@@ -61,7 +62,14 @@ def _parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    classes, test, m = options.base
+    if not options.no_growth and test < FACTORS[-1] * classes:
+        parser.error(
+            f"argument --base: got {classes}x{test}x{m}; accepted are at least {FACTORS[-1]} test codes per class, "
+            f"because classes are multiplied by up to {FACTORS[-1]}"
+        )
     with loading():
         import pandas as pd
 
@@ -70,43 +78,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.engine.cores import available_cores
         from bench.timing.made_up_codes import Cost, Size, extrapolate, growth, run_alone
 
-    out = writable_directory(options.out, ["scale.csv"])
+    out = writable_directory(options.out, ["scale.csv", PARTIAL])
     threads = options.threads or max(1, available_cores() // options.workers)
+    machine = f"{provenance.processor()}, {options.workers} workers × {threads} threads"
+    origin = {"machine": machine, "versions": str(provenance.versions()), "commit": provenance.git_commit(),
+              "command": provenance.command(PROGRAM, arguments)}  # fmt: skip
     rows: list[dict[str, object]] = []
+
+    def keep(row: dict[str, object]) -> None:
+        """Add a row and write everything anew: a larger size may end the process."""
+        rows.append(row)
+        tables.write_csv(out / PARTIAL, pd.DataFrame(rows).assign(**origin))
 
     def measure(size: tuple[int, int, int], part: str) -> Cost:
         how = {"seed": options.seed, "workers": options.workers, "threads": threads}
         cost = run_alone(Size(*size), **how, progress=part == "whole")
-        rows.append({"part": part, **vars(Size(*size)), **vars(cost)})
+        keep({"part": part, **vars(Size(*size)), **vars(cost)})
         print(f"{size[0]:>7,} classes {size[1]:>7,} test codes {size[2]:>6,} stored: {cost.seconds:8.2f} s, "
               f"{cost.cpu_seconds:8.2f} s of CPU, {cost.gib:6.3f} GiB, AUC {cost.auc:.3f}", flush=True)  # fmt: skip
         return cost
 
     axes = {} if options.no_growth else {"classes": 0, "test": 1, "m": 2}
-    if axes:
-        measure(options.base, "base")
-    for name, axis in axes.items():
-        for factor in FACTORS[1:]:
-            size = list(options.base)
-            size[axis] *= factor
-            if size[1] >= size[0]:  # each class needs a test code
+    try:
+        if axes:
+            measure(options.base, "base")
+        for name, axis in axes.items():
+            for factor in FACTORS[1:]:
+                size = list(options.base)
+                size[axis] *= factor
                 measure((size[0], size[1], size[2]), name)
-    small = pd.DataFrame(rows)
-    for name in axes:
-        part = small[small["part"].isin(["base", name])]
-        powers = [f"{what} {growth(part[name], part[what]):.2f}" for what in ("seconds", "cpu_seconds", "gib")]
-        print(f"powers of {name} that these grow as: {', '.join(powers)}")
-    whole = Size(*options.size)
-    if axes:
-        predicted = extrapolate(small, whole)
-        rows.append({"part": "extrapolated", **vars(whole), **predicted})
-        numbers = ", ".join(f"{what} {value:.3g}" for what, value in predicted.items())
-        print(f"extrapolated to {whole.classes:,} classes, {whole.test:,} test codes, {whole.m:,} stored: {numbers}")
-    measure(options.size, "whole")
-    machine = f"{provenance.processor()}, {options.workers} workers × {threads} threads"
-    origin = {"machine": machine, "versions": str(provenance.versions()), "commit": provenance.git_commit(),
-              "command": provenance.command(PROGRAM, arguments)}  # fmt: skip
-    tables.write_csv(Path(out) / "scale.csv", pd.DataFrame(rows).assign(**origin))
+        small = pd.DataFrame(rows)
+        for name in axes:
+            part = small[small["part"].isin(["base", name])]
+            powers = [f"{what} {growth(part[name], part[what]):.2f}" for what in ("seconds", "cpu_seconds", "gib")]
+            print(f"powers of {name} that these grow as: {', '.join(powers)}")
+        whole = Size(*options.size)
+        if axes:
+            predicted = extrapolate(small, whole)
+            keep({"part": "extrapolated", **vars(whole), **predicted})
+            numbers = ", ".join(f"{what} {value:.3g}" for what, value in predicted.items())
+            print(
+                f"extrapolated to {whole.classes:,} classes, {whole.test:,} test codes, {whole.m:,} stored: {numbers}"
+            )
+        measure(options.size, "whole")
+    except KeyboardInterrupt:
+        kept = f"what was measured is in {out / PARTIAL}" if rows else "nothing was measured yet"
+        raise KeyboardInterrupt(kept) from None
+    (out / PARTIAL).replace(out / "scale.csv")
     print(f"written to {out}: scale.csv ({machine})")
     return 0
 

@@ -105,7 +105,7 @@ def _published(options: argparse.Namespace) -> Rows:
     """The rows of ``--from``."""
     from bench.engine import published
 
-    return published.merge([(name, published.read_rows(Path(name), "--from")) for name in options.published])
+    return published.merge([(name, published.read_rows(name, "--from")) for name in options.published])
 
 
 def _plan(options: argparse.Namespace) -> tuple[dict[str, Dataset], list[Cell]]:

@@ -78,7 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         writable_directory(options.out, ["verify.sqlite"])
     with loading():
         from bench.analysis import verification
+        from bench.engine.published import FILES
+        from bench.engine.store import STORE_FILE
 
+    for name in options.folders:
+        if Path(name, STORE_FILE).is_file() and not Path(name, FILES["cells"]).is_file():
+            raise ValueError(f"results/NAME: got {name!r}, the folder of a run; python -m bench.publish publishes it")
     if options.folders:
         pages: list[Path] = []
         found = [verification.check(Path(name)) for name in options.folders]

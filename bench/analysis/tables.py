@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis import paper, statistics
-from bench.engine.cells import described, flattened
+from bench.engine.cells import canonical_json, described, flattened
 from corel.checkpoint import write_atomically
 
 _LEFT = {"dataset", "method", "auxiliary"}
@@ -83,10 +83,15 @@ def changed_settings(table: pd.DataFrame) -> list[str]:
             name for text in table.loc[table["method_identity"] == method, "changes"] for name in json.loads(text)
         ]
         shown[method] = dict.fromkeys([*changed, *differing])
-    return [
-        described({name: values[name] for name in sorted(shown[method]) if name in values})
+    told = [
+        {name: values[name] for name in sorted(shown[method]) if name in values}
         for values, method in zip(settings, table["method_identity"], strict=True)
     ]
+    short = pd.DataFrame({"method": table["method_identity"].to_numpy(), "label": [described(some) for some in told]})
+    # None and the word None read alike: then as JSON, which tells all values apart
+    exact = pd.Series([", ".join(f"{name}={canonical_json(some[name])}" for name in some) for some in told])
+    alike = exact.groupby([short["method"], short["label"]]).transform("nunique") > 1
+    return list(short["label"].where(~alike, exact))
 
 
 def published(source: str, row: Any) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,12 @@ class FileParser(Parser):
             self.error(f"@FILE: cannot read the line {line.strip()!r} ({error})")
 
     def parse_args(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:  # type: ignore[override]
+        for word in sys.argv[1:] if arguments is None else arguments:
+            if word.startswith("@"):
+                try:
+                    open(word[1:], "rb").close()
+                except OSError as error:
+                    self.error(f"@FILE: cannot read {word[1:]!r} ({error.strerror}); accepted is a file of arguments")
         try:
             return super().parse_args(arguments)
         except UnicodeDecodeError:

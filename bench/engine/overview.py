@@ -40,13 +40,13 @@ def listing(names: Sequence[str], data_root: str) -> str:
     ]
     for name in data.names():
         found = "found" if data.is_present(name, data_root=data_root) else "not found"
-        lines.append(f"  {name:<20} {data.default_auxiliary(name):<12}  {found}")
-    lines.append("  folder:PATH          itself        PATH/train/CLASS/* and PATH/test/CLASS/*")
+        lines.append(f"  {name:<20} {data.default_auxiliary(name):<14}  {found}")
+    lines.append("  folder:PATH          itself          PATH/train/CLASS/* and PATH/test/CLASS/*")
     return "\n".join(lines)
 
 
 def _columns(name: str, values: Iterable[str]) -> str:
-    return f"{name:<32}{''.join(f'{value:<14}' for value in values)}".rstrip()
+    return f"{name:<32}{''.join(f'{value:<14}  ' for value in values)}".rstrip()
 
 
 def forecast(cells: Sequence[Cell], known: Rows, workers: int, retry: bool) -> str:

@@ -16,7 +16,7 @@ from corel.checkpoint import write_atomically
 FILES = {"cells": "rows.csv", "auxiliaries": "auxiliaries.csv", "failures": "failures.csv"}
 
 
-def read_rows(folder: Path, argument: str = "folder") -> Rows:
+def read_rows(name: str | Path, argument: str = "folder") -> Rows:
     """Read the rows of a run (a folder with ``cells.sqlite``) or of a published table (one with ``rows.csv``).
 
     Raises
@@ -24,7 +24,10 @@ def read_rows(folder: Path, argument: str = "folder") -> Rows:
     ValueError
         If there are none, or they cannot be read; the message names ``argument``.
     """
+    folder = Path(name)
     try:
+        if name == "":
+            raise ValueError("got ''; accepted are folders of runs and of published tables")
         if (folder / FILES["cells"]).is_file():
             return read_published(folder)
         if (folder / STORE_FILE).is_file():
@@ -55,7 +58,10 @@ def read_published(folder: Path) -> Rows:
             continue
         try:
             with open(path, encoding="utf-8", newline="") as stream:
-                head, *lines = csv.reader(stream, strict=True)
+                lines = list(csv.reader(stream, strict=True))
+            if not lines:
+                raise ValueError("it is empty")
+            head = lines.pop(0)
             if head != columns:
                 raise ValueError("its columns are those of another version")
             if any(len(line) != len(columns) for line in lines):

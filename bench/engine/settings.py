@@ -87,7 +87,7 @@ def _value(text: str, settings: Any, path: Sequence[str], value: str) -> Any:
         if name not in known or (depth < len(path) - 1 and not dataclasses.is_dataclass(inner)):
             raise ValueError(f"--set: got {text!r}; there is no setting {'.'.join(path)!r}: {_listed(settings)}")
         if depth == len(path) - 1:
-            return _as_declared(text, _declared(settings, name), value)
+            return _as_default(_as_declared(text, _declared(settings, name), value), inner)
         settings = inner
     raise AssertionError("a path has at least one name")
 
@@ -104,6 +104,13 @@ def _declared(settings: Any, name: str) -> tuple[type, ...]:
         return ()
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     return kinds if all(kind in _SIMPLE for kind in kinds) else ()
+
+
+def _as_default(value: Any, default: Any) -> Any:
+    """Equal numbers as one: of the type of a default that is a float, and no zero with a sign."""
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    return value + 0.0 if isinstance(value, float) else value
 
 
 def _as_declared(text: str, declared: tuple[type, ...], value: str) -> Any:

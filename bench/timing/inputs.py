@@ -39,6 +39,10 @@ def clusters(generator: Generator, n: int, dim: int) -> np.ndarray:
 KINDS: dict[str, Draw] = {"gaussian": gaussian, "sheet": sheet, "clusters": clusters}
 
 
+#: Of points from a file, which are timed in float32 too.
+LARGEST_COORDINATE = 1e15
+
+
 def from_file(path: str, largest: int) -> tuple[Draw, int]:
     """Rows of the (N, d) array in a ``.npy`` file, drawn without replacement.
 
@@ -50,7 +54,8 @@ def from_file(path: str, largest: int) -> tuple[Draw, int]:
     Raises
     ------
     ValueError
-        If the file holds no two-dimensional array of finite real numbers, or fewer rows than ``largest``.
+        If the file holds no two-dimensional array of finite real numbers, up to ±``LARGEST_COORDINATE``, or fewer rows
+        than ``largest``.
     """
     import numpy as np
 
@@ -64,6 +69,10 @@ def from_file(path: str, largest: int) -> tuple[Draw, int]:
         raise ValueError(f"--sizes: got {largest}, but {path!r} has {len(rows)} rows")
     if not np.isfinite(rows).all():
         raise ValueError(f"--points: {path!r} has a coordinate that is NaN or infinite")
+    if rows.size and max(float(rows.max()), -float(rows.min())) > LARGEST_COORDINATE:
+        raise ValueError(
+            f"--points: {path!r} has coordinates beyond ±{LARGEST_COORDINATE:g}, whose squares float32 cannot add up"
+        )
 
     def draw(generator: Generator, n: int, dim: int) -> np.ndarray:
         return rows[generator.choice(len(rows), n, replace=False)].astype(np.float64)

@@ -162,6 +162,10 @@ def test_other_numbers_for_the_same_cell(call):
         (["empty", "--to", "results/small"], "RUN: 'empty' holds no finished cells"),
         (["run", "--to", "run/cells.sqlite"], "--to: cannot write to 'run/cells.sqlite'"),
         (["run", "--to", ""], "--to: got ''"),
+        (["", "--to", "results/small"], "RUN: got ''"),
+        (["run", "--to", "hollow"], r"--to: cannot read 'hollow/rows\.csv' \(it is empty"),
+        (["@nope", "--to", "results/small"], "@FILE: cannot read 'nope'"),
+        (["@taken", "--to", "results/small"], r"@FILE: cannot read 'taken' \(Is a directory"),
         (["run", "--to", "taken"], r"--to: cannot write 'taken/rows\.csv': it is a folder"),
         (["run", "--to", "damaged"], r"--to: cannot read 'damaged/rows\.csv' \(its columns"),
         (["run"], "required: --to"),
@@ -171,7 +175,11 @@ def test_other_numbers_for_the_same_cell(call):
 def test_bad_input_is_one_line_and_status_2(call, words, message):
     call.table1("run", "--runs", "1")
     call.table1("empty", "--limit-hours", "1e-9")
-    for name, content in (("text/cells.sqlite", "no database " * 200), ("damaged/rows.csv", "a,b\n1,2\n")):
+    for name, content in (
+        ("text/cells.sqlite", "no database " * 200),
+        ("damaged/rows.csv", "a,b\n1,2\n"),
+        ("hollow/rows.csv", ""),
+    ):
         Path(name).parent.mkdir()
         Path(name).write_text(content)
     Path("taken/rows.csv").mkdir(parents=True)

@@ -58,6 +58,8 @@ def test_what_cannot_be_read_or_written_is_one_line(run: Path, monkeypatch, capf
     for arguments, said in (
         (["nowhere"], "RUN: got 'nowhere', which holds neither"),
         (["."], "RUN: got '.', which holds neither"),
+        ([""], "RUN: got ''"),
+        (["run", "--out", ""], "--out: got ''"),
         (["run", "--out", "run/cells.sqlite"], "--out: cannot write to"),
     ):
         capfd.readouterr()

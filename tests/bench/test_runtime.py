@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from bench.engine.command_line import run
-from bench.runtime import FILES, main
+from bench.runtime import FILES, PARTIAL, main
 from bench.timing import clock, contenders, peers
 
 
@@ -64,6 +64,8 @@ def test_other_points_and_another_norm(quick, tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("the machine goes down")])
 def test_each_size_is_kept_before_the_next_one(quick, monkeypatch, tmp_path, capsys, error):
     whole = clock.Clock.time
+    for name in FILES:
+        (tmp_path / name).write_text("of an earlier study")
 
     def ended(self, found, draw, size):
         if size == 16:
@@ -73,13 +75,23 @@ def test_each_size_is_kept_before_the_next_one(quick, monkeypatch, tmp_path, cap
     monkeypatch.setattr(clock.Clock, "time", ended)
     if isinstance(error, KeyboardInterrupt):
         assert run("bench.runtime", main, arguments(tmp_path)) == 130
-        kept = f"bench.runtime: interrupted; what was measured is in {tmp_path / 'runtime.csv'}"
+        kept = f"bench.runtime: interrupted; what was measured is in {tmp_path / PARTIAL}"
         assert kept in capsys.readouterr().err
     else:
         with pytest.raises(ZeroDivisionError):
             main(arguments(tmp_path))
-    assert set(pd.read_csv(tmp_path / "runtime.csv")["size"]) == {8, 100}
-    assert all((tmp_path / name).exists() for name in FILES)
+    assert set(pd.read_csv(tmp_path / PARTIAL)["size"]) == {8, 100}
+    assert {(tmp_path / name).read_text() for name in FILES} == {"of an earlier study"}
+    monkeypatch.setattr(clock.Clock, "time", whole)
+    assert main(arguments(tmp_path)) == 0
+    assert not (tmp_path / PARTIAL).exists()
+    assert set(pd.read_csv(tmp_path / "runtime.csv")["size"]) == {8, 16, 100}
+
+
+def test_points_of_a_file_that_float32_cannot_compute_with(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.full((20, 3), 1e38))
+    assert run("bench.runtime", main, arguments(tmp_path, "--points", str(tmp_path / "x.npy"))) == 2
+    assert "--points: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -89,6 +101,8 @@ def test_each_size_is_kept_before_the_next_one(quick, monkeypatch, tmp_path, cap
         ["--sizes", "100001"],
         ["--repeats", "none"],
         ["--batch", "-1"],
+        ["--batch", "1000000000000"],
+        ["--dim", "1000000000000"],
         ["--limit", "nan"],
         ["--p", "3"],
         ["--points", "cube"],

@@ -57,6 +57,21 @@ def test_every_size_is_run_and_written(in_this_process, tmp_path, capsys):
         assert name in output
 
 
+def test_what_was_measured_is_kept_until_the_last_size_is_done(monkeypatch, tmp_path, capsys):
+    def alone(size, **how):
+        if size.test == 40:
+            raise KeyboardInterrupt
+        return made_up_codes.Cost(1.0, 1.0, 1.0, 0.5)
+
+    monkeypatch.setattr(made_up_codes, "run_alone", alone)
+    (tmp_path / "scale.csv").write_text("of an earlier study")
+    assert command("--base", "2x20x2", "--out", str(tmp_path)) == 130
+    partial = tmp_path / scale.PARTIAL
+    assert f"interrupted; what was measured is in {partial}" in capsys.readouterr().err
+    assert list(pd.read_csv(partial)["classes"]) == [2, 4, 8, 16]
+    assert (tmp_path / "scale.csv").read_text() == "of an earlier study"
+
+
 def test_the_scores_are_ball_counts_and_depend_on_the_seed_alone(in_this_process, tmp_path):
     size, how = Size(3, 60, 40), {"workers": 1, "threads": 1, "progress": False}
     first, again, other = (made_up_codes.run_alone(size, seed=seed, **how).auc for seed in (0, 0, 1))
@@ -103,6 +118,7 @@ def test_extrapolation_finds_the_terms_that_cost():
         (["--size", "5x3x1"], "--size: got '5x3x1'"),
         (["--size", "many"], "--size: got 'many'"),
         (["--base", "2x2x0"], "--base: got '2x2x0'"),
+        (["--base", "2x15x1"], "--base: got 2x15x1; accepted are at least 8 test codes per class"),
         (["--seed", "-1"], "--seed: got '-1'"),
         (["--out", ""], "--out: got ''"),
     ],

@@ -223,6 +223,13 @@ def test_tables_that_do_not_follow_from_the_rows(here, capsys):
     assert "command-2: there is no such file of these rows" in output
 
 
+def test_a_run_that_was_not_published(here, capsys):
+    Path("other-run").mkdir()
+    Path("other-run", "cells.sqlite").touch()
+    assert command("verify", "other-run") == 2
+    assert "results/NAME: got 'other-run', the folder of a run" in capsys.readouterr().err
+
+
 def test_what_is_not_here_is_named_and_not_checked(here, capsys):
     Path("learner.py").write_text(LEARNER + "# changed\n")
     assert command("verify", FOLDER, "--all") == 0

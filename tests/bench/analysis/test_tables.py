@@ -47,6 +47,14 @@ def one(cells, aucs) -> tuple[dict, dict]:
     return row, text
 
 
+def test_values_that_read_alike_are_told_apart():
+    values = [None, "None", 1, 1.0, True, "true", 2]
+    cells = [cell("adt", index=i, settings={"a": value}) for value in values for i in range(2)]
+    built = tables.build(rows(cells, [{"": 0.5}] * len(cells)))
+    assert len(set(built["settings"])) == len(values)
+    assert list(built["settings"])[-2:] == ["a=true", "a=2"]
+
+
 def test_classes_by_themselves():
     cells = [cell("corel", run=run, index=index, auxiliary="cifar100") for run in range(2) for index in (1, 0)]
     cells += [cell("adt", test_images=4), cell("adt", index=1, test_images=4)]

@@ -54,6 +54,15 @@ def test_a_value_is_of_its_settings_type(own, change, value):
     assert type(given) is type(value)
 
 
+def test_equal_numbers_are_one_value(own):
+    for one, other in (("alpha=0", "alpha=-0.0"), ("rate=0", "rate=-0")):
+        (found,) = settings([own], f"{own}.{one}", f"{own}.{other}")
+        assert str(found[one.partition("=")[0]]) == "0.0"
+    name = "sklearn:KernelDensity"
+    (found,) = settings([name], f"{name}.bandwidth=2", f"{name}.bandwidth=2.0")
+    assert repr(found["bandwidth"]) == "2.0"
+
+
 def test_several_values_give_a_method_each_and_several_settings_combine(own):
     changes = [f"{own}.{change}" for change in ("alpha=1", "steps=1", "alpha=2", "steps=2")]
     found = [(values["alpha"], values["steps"]) for values in settings([own, "adt"], *changes) if "alpha" in values]
