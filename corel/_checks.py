@@ -150,8 +150,10 @@ def check_dense(name: str, tensor: Tensor) -> Tensor:
     Raises
     ------
     TypeError
-        If it is sparse or on the meta device.
+        If it is sparse, nested or on the meta device.
     """
+    if tensor.is_nested:
+        raise TypeError(f"{name}: got a nested tensor; accepted are dense ones")
     if tensor.layout is not STRIDED:
         raise TypeError(f"{name}: got a tensor of layout {tensor.layout}; accepted are dense ones (see to_dense)")
     if tensor.is_meta:

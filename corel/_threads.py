@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 _pool: ThreadPoolExecutor | None = None
 
@@ -33,11 +34,13 @@ def all_true(tasks: Sequence[Callable[[], int]], threads: int) -> bool:
             fine &= bool(tasks[i]())
         return fine
 
-    helpers = []
+    helpers: list[Future[bool]] = []
     if min(threads, len(tasks)) > 1:
         if _pool is None:
             _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="corel")
-        helpers = [_pool.submit(work) for _ in range(min(threads, len(tasks)) - 1)]
+        with contextlib.suppress(RuntimeError):  # the main thread has ended, which ends pools: this thread does it all
+            for _ in range(min(threads, len(tasks)) - 1):
+                helpers.append(_pool.submit(work))
     fine = work()
     # all tasks are taken by now: a helper that is still waiting for a thread of the pool has nothing left to do
     return all([fine, *(helper.result() for helper in helpers if not helper.cancel())])

@@ -74,11 +74,12 @@ class BranchedLinear(nn.Module):
         Raises
         ------
         ValueError, TypeError
-            If ``x`` has another shape, or a dtype that is not the weights' (under autocast, any floating one is taken).
+            If ``x`` has another shape, or a dtype that is not the weights' (under autocast, any floating one but
+            float64 is taken).
         """
         _check_input(x, self.weight, self.in_features)
-        parts = x.reshape(len(x), self.branches, self.in_features // self.branches).transpose(0, 1)
-        return torch.baddbmm(self.bias, parts, self.weight).transpose(0, 1).reshape(len(x), self.out_features)
+        parts = x.reshape(x.shape[0], self.branches, self.in_features // self.branches).transpose(0, 1)
+        return torch.baddbmm(self.bias, parts, self.weight).transpose(0, 1).reshape(x.shape[0], self.out_features)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, branches={self.branches}"
@@ -88,12 +89,21 @@ def _check_input(x: Tensor, weight: Any, *sizes: int) -> None:
     """Raise unless ``x`` is a tensor (b, *sizes), b ≥ 0, that a layer with this weight can take."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x: got {type(x).__name__}; accepted are tensors of dtype {weight.dtype}")
-    if x.shape[1:] != sizes:
-        raise ValueError(f"x: got shape {tuple(x.shape)}; accepted is (b, {', '.join(map(str, sizes))})")
-    if x.dtype != weight.dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
-        raise TypeError(f"x: got dtype {x.dtype}; accepted is {weight.dtype}, that of the weights")
-    if x.layout is not _checks.STRIDED:
+    if x.is_nested or x.shape[1:] != sizes:
         _checks.check_dense("x", x)
+        raise ValueError(f"x: got shape {tuple(x.shape)}; accepted is (b, {', '.join(map(str, sizes))})")
+    if x.dtype != weight.dtype and not _casts(x, weight):
+        raise TypeError(f"x: got dtype {x.dtype}; accepted is {weight.dtype}, that of the weights")
+    # torch computes with a meta tensor and real weights, and returns memory that nobody wrote to
+    if x.layout is not _checks.STRIDED or (x.is_meta and not weight.is_meta):
+        _checks.check_dense("x", x)
+
+
+def _casts(x: Tensor, weight: Tensor) -> bool:
+    """Whether autocast computes with both dtypes: it leaves float64 as it is."""
+    dtypes = (x.dtype, weight.dtype)
+    enabled = torch.is_autocast_enabled(x.device.type)
+    return enabled and x.is_floating_point() and torch.float64 not in dtypes
 
 
 class Autoencoder(nn.Module):
@@ -179,7 +189,8 @@ class Autoencoder(nn.Module):
         Raises
         ------
         ValueError, TypeError
-            If ``x`` has another shape, or a dtype that is not the weights' (under autocast, any floating one is taken).
+            If ``x`` has another shape, or a dtype that is not the weights' (under autocast, any floating one but
+            float64 is taken).
         """
         _check_input(x, self.encoder[0].weight, self.in_channels, IMAGE_SIZE, IMAGE_SIZE)
         z = self.encoder(x)

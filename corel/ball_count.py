@@ -89,7 +89,7 @@ class BallCount(BaseEstimator):
         ValueError, TypeError
             If ``Z`` or a parameter of the constructor is not as described.
         """
-        radius = _checks.non_negative("radius", self.radius)
+        radius = float(_checks.non_negative("radius", self.radius))
         branches = _checks.count("branches", self.branches)
         p = check_p(self.p)
         stored = self._check(Z, reset=True)
@@ -224,7 +224,7 @@ def _numbers(Z: Any) -> np.ndarray | Tensor:
     if kind == "O" and array.ndim:
         try:
             return array.astype(np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             kind_of_error = TypeError if isinstance(error, TypeError) else ValueError
             raise kind_of_error(f"Z: got dtype object with an element that is no number ({error})") from None
     if kind == "c":  # in the words that scikit-learn asks for

@@ -54,7 +54,7 @@ def connectivity_loss(
     if z.shape[1] % branches:
         raise ValueError(f"branches: got {branches}; it must divide the {z.shape[1]} columns of z")
     factor = 1.0 / branches if reduction == "mean" else 1.0
-    if is_plain_cpu(z) or takes_gpu_kernels(z, len(z), z.shape[1] // branches, p):
+    if is_plain_cpu(z) or takes_gpu_kernels(z, z.shape[0], z.shape[1] // branches, p):
         if z.requires_grad and torch.is_grad_enabled():
             return _Connectivity.apply(z, eta, branches, p, factor)
         kernels = cpu_kernels() if z.is_cpu else gpu_kernels()
@@ -92,7 +92,7 @@ class _Connectivity(torch.autograd.Function):
 
 
 def _check_settings(eta: float, branches: int, reduction: str) -> tuple[float, int, str]:
-    return _checks.positive("eta", eta), _checks.count("branches", branches), _reduction("reduction", reduction)
+    return float(_checks.positive("eta", eta)), _checks.count("branches", branches), _reduction("reduction", reduction)
 
 
 _reduction = _checks.one_of("mean", "sum")

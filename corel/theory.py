@@ -81,7 +81,7 @@ def density_degree(points: np.ndarray | Tensor, epsilon: float, p: float = 1.0) 
     cloud = _finite(points)
     if cloud.dim() != 2:
         raise ValueError(f"points: got shape {tuple(points.shape)}; accepted is (n, d)")
-    epsilon = _checks.positive("epsilon", epsilon)
+    epsilon = float(_checks.positive("epsilon", epsilon))
     counts = BallCount(epsilon, p=check_p(p)).fit(cloud).score_samples(cloud)
     return int(counts.min()) - 1  # a point lies in its own ball
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
+import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,15 +137,16 @@ def train_autoencoder(
     if steps == 0:
         raise ValueError(f"images: got {len(array)}, fewer than batch_size = {settings.batch_size}")
     state = Checkpoint(path, "" if path is None else _key(settings, array))
-    gpus = range(torch.cuda.device_count()) if where.type == "cuda" else ()
+    progress = _checks.boolean("progress", progress)
     keep_freed_memory()
     # the caller may have switched gradients off, or products in reduced precision on
-    with torch.random.fork_rng(devices=gpus), torch.inference_mode(False), standard_torch():
-        trainer = _Trainer(settings, where)
-        start = trainer.load(state)
-        if start > epochs:
-            trainer, state = _Trainer(settings, where), Checkpoint(None)
-            start = 0
+    with torch.inference_mode(False), standard_torch():
+        with _random_state_kept(where):
+            trainer = _Trainer(settings, where)
+            start = trainer.load(state)
+            if start > epochs:
+                trainer, state = _Trainer(settings, where), Checkpoint(None)
+                start = 0
         if start < epochs:
             state.check_writable()
         batches = _Batches(array, where)
@@ -151,6 +155,17 @@ def train_autoencoder(
                 trainer.run_epoch(epoch, batches, steps, bar)
                 trainer.save(state, epoch)
     return trainer.model.eval(), trainer.history(steps)
+
+
+_random_state = threading.Lock()
+
+
+@contextlib.contextmanager
+def _random_state_kept(device: torch.device) -> Iterator[None]:
+    """Give torch's global random state back as it was. Threads take turns: the state is one for all of them."""
+    gpus = range(torch.cuda.device_count()) if device.type == "cuda" else ()
+    with _random_state, torch.random.fork_rng(devices=gpus):
+        yield
 
 
 class _Trainer:
@@ -284,7 +299,7 @@ def _check_images(images: np.ndarray | Tensor) -> np.ndarray:
         images = _checks.check_dense("images", images.detach()).cpu()
         if images.is_floating_point() and images.dtype not in (torch.float16, *_checks.COMPUTED):
             images = images.float()  # numpy has no bfloat16
-        images = images.numpy()
+        images = _checks.numbers("images", images)
     if not isinstance(images, np.ndarray):
         raise TypeError(f"images: got {type(images).__name__}; accepted are numpy arrays and torch tensors")
     if images.ndim != 4 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):

@@ -300,7 +300,9 @@ def edge_lengths(points: Tensor, edges: Tensor, p: float = 1.0) -> Tensor:
     offset = torch.arange(math.prod(lead), dtype=torch.int64, device=points.device).view(*lead, 1, 1) * n
     # Both ends are gathered at once, by indexing: its backward adds in a fixed order on every device.
     ends = clouds[(edges + offset).reshape(-1)].view(*lead, m, 2, d)
-    return norm(ends[..., 0, :] - ends[..., 1, :], p)
+    lengths = norm(ends[..., 0, :] - ends[..., 1, :], p)
+    # cut off where it is 0: an upstream gradient of infinity, as of a root, must not become NaN there
+    return torch.where(lengths == 0, lengths.detach(), lengths)
 
 
 def pairwise_lengths(points: Tensor, p: float = 1.0) -> Tensor:

@@ -144,7 +144,8 @@ def check_points(points: Tensor, name: str = "points", shape: str = "(…, n, d)
         What errors call the argument, and the shape that they say is accepted.
     """
     # the usual case is recognised here, since calling check_floating would cost noticeable time where clouds are small
-    if not (isinstance(points, Tensor) and points.dtype in _COMPUTED and points.layout is _STRIDED) or points.is_meta:
+    usual = isinstance(points, Tensor) and points.dtype in _COMPUTED and points.layout is _STRIDED
+    if not usual or points.is_meta or points.is_nested:
         points = _checks.check_floating(name, points)
     if points.dim() < 2:
         raise ValueError(f"{name}: got shape {tuple(points.shape)}; accepted is {shape}")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from corel import Autoencoder, BranchedLinear
+from corel import Autoencoder, BranchedLinear, ConnectivityLoss
 
 
 @settings(derandomize=True, deadline=None, max_examples=30)
@@ -100,7 +100,35 @@ def test_other_dtypes_under_autocast_and_after_conversion():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert model(torch.rand(2, 3, 32, 32))[1].dtype == torch.bfloat16
         assert model(torch.rand(2, 3, 32, 32).bfloat16())[1].dtype == torch.bfloat16
+        with pytest.raises(TypeError, match=r"x: got dtype torch\.float64; accepted is torch\.float32"):
+            model(torch.rand(2, 3, 32, 32).double())
     assert model.double()(torch.rand(2, 3, 32, 32).double())[1].dtype == torch.float64
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(TypeError, match=r"accepted is torch\.float64"):
+        model(torch.rand(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("layer", "x"), [(Autoencoder(4, 2), torch.rand(4, 3, 32, 32)), (BranchedLinear(4, 4, 2), torch.rand(2, 4))]
+)
+def test_meta_and_nested_tensors(layer, x):
+    with pytest.raises(TypeError, match="x: got a tensor on the meta device"):
+        layer(x.to("meta"))
+    with pytest.raises(TypeError, match="x: got a nested tensor"):
+        layer(torch.nested.nested_tensor([x[0], x[1]]))
+    found = layer.to("meta")(x.to("meta"))
+    assert all(part.is_meta for part in (found if isinstance(found, tuple) else (found,)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [(Autoencoder(4, 2), torch.rand(4, 3, 32, 32)), (BranchedLinear(4, 4, 2), torch.rand(4, 4)),
+     (ConnectivityLoss(branches=2), torch.rand(4, 6))],
+)  # fmt: skip
+def test_export_with_any_batch_size(layer, x):
+    batch = torch.export.Dim("b", min=3)
+    exported = torch.export.export(layer, (x,), dynamic_shapes=({0: batch},)).module()
+    other = torch.cat([x, x[:3] / 2])
+    torch.testing.assert_close(exported(other), layer(other))
 
 
 def test_sizes_of_the_paper():

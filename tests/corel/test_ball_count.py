@@ -183,6 +183,7 @@ def test_scikit_learn_conventions():
         ({}, torch.zeros(3, 0), r"Z: got 0 feature\(s\) \(shape=\(3, 0\)\)"),
         ({}, np.zeros((2, 4), complex), "Z: got dtype complex128"),
         ({}, np.full((2, 4), "a", object), "Z: got dtype object with an element that is no number"),
+        ({}, [[10**400, 1, 2, 3]], "Z: got dtype object with an element that is no number"),
         ({}, [[1.0], [1.0, 2.0]], r"Z: got a ragged list; accepted is \(n, n_features\)"),
         ({}, np.full((2, 2), np.finfo(np.longdouble).max), "Z: got NaN or infinity"),
         ({}, np.array([[math.nan]]), "Z: got NaN or infinity"),
@@ -204,6 +205,7 @@ def test_bad_input(parameters, z, message):
         ({"p": True}, np.zeros((2, 4)), "p: got True"),
         ({}, torch.zeros(2, 4).to_sparse(), "Z: got a tensor of layout torch.sparse_coo"),
         ({}, torch.zeros(2, 4, device="meta"), "Z: got a tensor on the meta device"),
+        ({}, torch.nested.nested_tensor([torch.zeros(2, 4)]), "Z: got a nested tensor"),
         ({}, torch.zeros(2, 4).to(torch.float8_e4m3fn), "Z: got torch.float8_e4m3fn"),
         ({}, torch.zeros(2, 4, dtype=torch.complex64), "Z: got torch.complex64"),
         (

@@ -236,6 +236,11 @@ def test_the_shape_of_codes_is_named(shape):
         ConnectivityLoss()(torch.zeros(shape))
 
 
+def test_large_integers_are_numbers():
+    z = torch.rand(10, 4)
+    assert ConnectivityLoss(eta=10**20)(z) == ConnectivityLoss(eta=1e20)(z)
+
+
 def test_numbers_of_numpy_and_fractions():
     z = _codes(9, 6)
     loss = ConnectivityLoss(np.float32(1.5), np.int64(2), np.float64(2.0), np.str_("sum"))

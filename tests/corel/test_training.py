@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,22 @@ def test_whole_numbers_are_the_same_settings(tmp_path):
     assert again.equals(history)
 
 
+def test_trainings_in_threads_are_those_alone_and_leave_the_random_state():
+    seeds = range(4)
+    alone = [weights(train_autoencoder(IMAGES, **{**SMALL, "seed": seed})[0]) for seed in seeds]
+    state = torch.get_rng_state()
+    with ThreadPoolExecutor(len(seeds)) as pool:
+        found = list(pool.map(lambda seed: weights(train_autoencoder(IMAGES, **{**SMALL, "seed": seed})[0]), seeds))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(one, other) for one, other in zip(alone, found, strict=True))
+
+
+def test_images_that_are_lazily_negated():
+    images = torch.from_numpy(IMAGES / np.float32(255))
+    got, _ = train_autoencoder(torch._neg_view(-images), **SMALL)
+    assert torch.equal(weights(got), weights(train_autoencoder(images, **SMALL)[0]))
+
+
 def test_damaged_checkpoint_starts_again(tmp_path):
     path = tmp_path / "state.pt"
     path.write_bytes(b"half a file")
@@ -300,6 +317,11 @@ def test_images_without_numbers_in_memory(images):
 def test_wrong_kind_of_images(images):
     with pytest.raises(TypeError, match="images: got"):
         train_autoencoder(images, **SMALL)
+
+
+def test_progress_is_a_boolean():
+    with pytest.raises(TypeError, match="progress: got 'no'; accepted are True and False"):
+        train_autoencoder(IMAGES, **{**SMALL, "progress": "no"})
 
 
 def test_divergence_is_named():

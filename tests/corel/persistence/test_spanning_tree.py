@@ -492,6 +492,28 @@ def test_torch_func(p):
 
 
 @pytest.mark.parametrize("p", NORMS)
+def test_an_infinite_upstream_gradient_at_equal_points(p):
+    """As of a root or a logarithm: the gradient is that of the other edges, never NaN."""
+    x = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 2.0]], dtype=torch.float64, requires_grad=True)
+
+    def roots(points):
+        return death_times(points, p).sqrt().sum()
+
+    (expected,) = torch.autograd.grad(roots(x), x)
+    assert torch.isfinite(expected).all()
+    assert expected[2].abs().sum() > 0
+    compiled = torch.compile(roots, backend="aot_eager")
+    in_filtration = vr_persistence(x, p=p)[0].points[:-1, 1].sqrt().sum()
+    for (found,) in (
+        torch.autograd.grad(roots(x), x, create_graph=True),
+        torch.autograd.grad(compiled(x), x),
+        (torch.func.grad(roots)(x.detach()),),
+        torch.autograd.grad(in_filtration, x),
+    ):
+        torch.testing.assert_close(found.detach(), expected)
+
+
+@pytest.mark.parametrize("p", NORMS)
 def test_forward_mode(p):
     x, tangent = torch.randn(2, 3, 7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     jacobian = torch.autograd.functional.jacobian(lambda x: death_times(x, p), x)
@@ -568,6 +590,7 @@ def test_screening_rules_out_nothing_that_matters(d, dtype, offset):
         (torch.zeros(3, 2).to_sparse(), TypeError),
         (torch.zeros(3, 2).half().to_sparse(), TypeError),
         (torch.zeros(3, 2, device="meta"), TypeError),
+        (torch.nested.nested_tensor([torch.zeros(3, 2)]), TypeError),
         (torch.zeros(3, 2).to(torch.float8_e5m2), TypeError),
     ],
 )
