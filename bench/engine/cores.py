@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from joblib import cpu_count
-
 
 def available_cores() -> int:
     """Processor cores that this process may use, by its affinity and the quota of its container."""
+    from joblib import cpu_count  # which brings NumPy: an argument that is wrong is answered before
+
     return cpu_count()
 
 

@@ -294,7 +294,7 @@ def test_an_interrupt_is_one_line(command, monkeypatch, capsys):
         (["fig2", "--auxiliary", "mnist"], "--auxiliary: got 'mnist'"),
         (["fig2", "--profile", "slow"], "argument --profile: "),
         (["fig2", "--device", "tpu"], "argument --device: got 'tpu'"),
-        (["fig2", "--runs", "0"], "argument --runs: got 0"),
+        (["fig2", "--runs", "0"], "argument --runs: got '0'"),
         (["fig2", "--from", "nowhere"], "--from: got 'nowhere'"),
         (["fig2", "--set", "corel.size=3"], "--set: got 'corel.size=3'"),
         (["fig2", "--set", "corel.lam=3", "--set", "corel.lam=4"], "--set: got more than one value"),

@@ -435,7 +435,7 @@ BAD = {
     "empty auxiliary": (["--auxiliary", ""], "--auxiliary: got ''; accepted are digits"),
     "seed": (["--seed", "x"], "argument --seed: got 'x'; accepted are whole numbers"),
     "threads": (["--threads", "99999999999"], "argument --threads: got '99999999999'; .* from 1 to 1024"),
-    "no test images": (["--test-images", "0"], "argument --test-images: got 0"),
+    "no test images": (["--test-images", "0"], "argument --test-images: got '0'"),
     "fewer test images than classes": (
         ["--test-images", "2"],
         "--test-images: got 2, but folder:.* 15 test images of 3 classes; accepted are 3 to 15",
@@ -459,7 +459,7 @@ BAD = {
     "no runs": (["--runs", "0"], "argument --runs: got '0'; accepted are whole numbers from 1 to 10000"),
     "more runs than can be planned": (["--runs", "9" * 400], "argument --runs: got '999"),
     "an option with control characters": (["--\x1b[2J\r\n"], r"unrecognized arguments: --\\x1b\[2J\\r\\n"),
-    "no workers": (["--workers", "0"], "argument --workers: got 0"),
+    "no workers": (["--workers", "0"], "argument --workers: got '0'"),
     "scheduler and workers": (["--scheduler", "tcp://127.0.0.1:9"], "--scheduler: not allowed with argument --workers"),
     "unknown option": (["--frobnicate"], "--frobnicate"),
     "folder": (["--datasets", "folder:nowhere"], "nowhere"),

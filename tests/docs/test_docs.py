@@ -61,6 +61,8 @@ def site(tmp_path_factory) -> Path:
     shutil.copytree(DOCS, source / "docs", ignore=shutil.ignore_patterns(*GENERATED, "__pycache__"))
     shutil.copytree(ROOT / "examples", source / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     (source / "results").symlink_to(ROOT / "results")
+    (source / "bench").mkdir()
+    (source / "bench" / "analysis").symlink_to(ROOT / "bench" / "analysis")  # pages link to its CSV files
     built = source / "html"
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", source / "docs", built]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
