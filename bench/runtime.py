@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return np.stack([draw(generator, n, dim) for _ in range(count)])
 
     def keep(size: int, found: list[contenders.Contender], memory: float = math.nan, **same: object) -> pd.DataFrame:
-        """Add rows and write everything anew: a larger size may end the process."""
+        """Add rows, write all of them, since a larger size may end the process, and return them."""
         frame = report.rows(size, found, **same)
         of_memory = frame["contender"] == contenders.own_name("merge_edges, float32", device)
         frames.append(frame.assign(extra_memory_mib=np.where(of_memory, memory, math.nan)))

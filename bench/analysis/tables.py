@@ -16,7 +16,6 @@ from bench.engine.cells import canonical_json, described, flattened
 from corel.checkpoint import write_atomically
 
 _LEFT = {"dataset", "method", "auxiliary"}
-_CELL_COLUMNS = ["dataset", "method", "settings", "variant", "train_per_class", "auxiliary", "test_images"]
 
 
 def build(rows: pd.DataFrame) -> pd.DataFrame:
@@ -295,7 +294,10 @@ def by_class(rows: pd.DataFrame) -> pd.DataFrame:
 
 def write_cells(path: Path, rows: pd.DataFrame) -> None:
     """Write one line per finished cell and score variant: what the averages are made of."""
-    columns = [*_CELL_COLUMNS, "run", "class", "class_name", "auc", "fit_seconds", "score_seconds"]
+    columns = [
+        "dataset", "method", "settings", "variant", "train_per_class", "auxiliary", "test_images", "run", "class",
+        "class_name", "auc", "fit_seconds", "score_seconds",
+    ]  # fmt: skip
     write_csv(path, statistics.by_variant(rows.assign(settings=changed_settings(rows)))[columns])
 
 

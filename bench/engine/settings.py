@@ -110,7 +110,7 @@ def _as_default(value: Any, default: Any) -> Any:
     """Equal numbers as one: of the type of a default that is a float, and no zero with a sign."""
     if isinstance(default, float) and type(value) is int:
         value = float(value)
-    return value + 0.0 if isinstance(value, float) else value
+    return value + 0.0 if isinstance(value, float) else value  # −0.0 + 0.0 is 0.0
 
 
 def _as_declared(text: str, declared: tuple[type, ...], value: str) -> Any:
