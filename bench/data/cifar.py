@@ -14,9 +14,37 @@ from bench.data.decode import SIZE
 from bench.data.source import Content, Listing, Source, has_folders
 from bench.data.text import quoted
 
+# The superclasses of CIFAR-100 and the classes of each, as its authors list them.
+_SUPERCLASSES = {
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non-insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+_SUPERCLASS_OF = {label: name for name, labels in _SUPERCLASSES.items() for label in labels.split()}
+
 
 def find(name: str, root: Path, *, download: bool) -> Source:
-    """The files that torchvision knows, with the checksums it states, or else ``NAME/{train,test}/CLASS/*``."""
+    """The files that torchvision knows, with the checksums it states, or else ``NAME/{train,test}/CLASS/*``.
+
+    For CIFAR-20 the image folders of CIFAR-100 will do.
+    """
     from torchvision.datasets import CIFAR10, CIFAR100
 
     official = CIFAR10 if name == "cifar10" else CIFAR100
@@ -32,10 +60,34 @@ def find(name: str, root: Path, *, download: bool) -> Source:
         return Source(name, lambda: _scan(name, official, base))
     if has_folders(folder / "train", folder / "test"):
         return class_folder_source(name, folder / "train", folder / "test", title=f"{name} (folder)")
+    fine = root / "cifar100"
+    if name == "cifar20" and has_folders(fine / "train", fine / "test"):
+        scan = class_folder_source(name, fine / "train", fine / "test").scan
+        return Source(f"{name} (folder)", lambda: _with_superclasses(name, scan(), fine))
     raise FileNotFoundError(
         f"dataset {name!r}: neither {quoted(base)} (torchvision's files: --download fetches them) nor image folders "
-        f"{quoted(folder / 'train')} and {quoted(folder / 'test')} are there; --data-root says where to look"
+        f"{quoted(folder / 'train')} and {quoted(folder / 'test')}"
+        f"{', or those of cifar100,' if name == 'cifar20' else ''} are there; --data-root says where to look"
     )
+
+
+def _with_superclasses(name: str, listing: Listing, folder: Path) -> Listing:
+    """The image folders of CIFAR-100 with the superclasses for labels."""
+
+    def read() -> Content:
+        content = listing.read()
+        differing = sorted(set(content.classes) ^ set(_SUPERCLASS_OF))
+        if differing:
+            raise ValueError(
+                f"dataset {name!r}: {quoted(folder / 'train' / differing[0])} "
+                f"{'is no class of' if differing[0] in content.classes else 'is missing, a class of'} CIFAR-100; "
+                f"accepted are {', '.join(sorted(_SUPERCLASS_OF))}"
+            )
+        classes = tuple(_SUPERCLASSES)
+        coarse = np.array([classes.index(_SUPERCLASS_OF[label]) for label in content.classes])
+        return Content(classes, content.images, {split: coarse[fine] for split, fine in content.labels.items()})
+
+    return Listing(f"{name} {listing.signature}", read)
 
 
 def _scan(name: str, official: Any, base: Path) -> Listing:

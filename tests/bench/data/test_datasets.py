@@ -16,7 +16,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from bench import data
+from bench.data import cifar
 from bench.data.text import as_text
+
+#: The classes of CIFAR-100, as folders are listed.
+FINE = sorted(label for labels in cifar._SUPERCLASSES.values() for label in labels.split())
 
 
 def test_folder(folder, load):
@@ -107,6 +111,49 @@ def test_cifar_from_an_image_folder_says_so(folder, tmp_path, load):
     dataset = load("cifar10")
     assert dataset.title == "cifar10 (folder)"
     assert dataset.name == "cifar10"
+
+
+@pytest.fixture
+def fine(tmp_path: Path, picture) -> Path:
+    """The folders of CIFAR-100, a training and a test image each, whose colour tells the class."""
+    root = tmp_path / "data" / "cifar100"
+    for split in ("train", "test"):
+        for index, label in enumerate(FINE):
+            picture(root / split / label / "0.png", (index, 0, 0))
+    return root
+
+
+def test_superclasses_are_20_of_5_classes():
+    sizes = [len(labels.split()) for labels in cifar._SUPERCLASSES.values()]
+    assert sizes == [5] * 20
+    assert len(set(FINE)) == 100
+    assert list(cifar._SUPERCLASSES) == sorted(cifar._SUPERCLASSES)  # the order of the official labels
+
+
+def test_cifar20_from_the_image_folders_of_cifar100(fine, load):
+    dataset = load("cifar20")
+    assert (dataset.name, dataset.title) == ("cifar20", "cifar20 (folder)")
+    assert dataset.classes == tuple(cifar._SUPERCLASSES)
+    for images, labels in ((dataset.train_images, dataset.train_labels), (dataset.test_images, dataset.test_labels)):
+        for image, label in zip(images, labels, strict=True):
+            assert FINE[image[0, 0, 0]] in cifar._SUPERCLASSES[dataset.classes[label]].split()
+    assert load("cifar100").fingerprint != dataset.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [("worm", "warm", r"warm' is no class of CIFAR-100"), ("apple", "worn", r"apple' is missing, a class of")],
+)
+def test_cifar20_needs_the_classes_of_cifar100(fine, load, old, new, message):
+    for split in ("train", "test"):
+        (fine / split / old).rename(fine / split / new)
+    with pytest.raises(ValueError, match=message):
+        load("cifar20")
+
+
+def test_cifar20_in_folders_of_its_own(fine, folder, tmp_path, load):
+    folder.rename(tmp_path / "data" / "cifar20")
+    assert load("cifar20").classes == ("ant", "bee")
 
 
 def test_download_that_fails_is_one_line(monkeypatch, load):
@@ -236,7 +283,7 @@ def test_files_beside_class_folders(folder, load, picture):
     ("name", "message"),
     [
         ("cifar10", r"neither .*cifar-10-batches-py.*--download.* nor image folders .*cifar10.train"),
-        ("cifar20", r"neither .*cifar-100-python.* nor image folders .*cifar20.train"),
+        ("cifar20", r"neither .*cifar-100-python.* nor image folders .*cifar20.train.*, or those of cifar100, are"),
         ("tiny-imagenet", r"no .*tiny-imagenet-200.*unpack tiny-imagenet-200.zip"),
         ("imagenet", r"ImageNet has no public download"),
         ("folder:nowhere", r"no folder 'nowhere.train'"),
