@@ -1,4 +1,4 @@
-"""``python -m bench.scale``: time and memory of a table of ImageNet's size, and how they grow, on made-up codes."""
+"""``python -m bench.scale``: time and memory of a table of ImageNet's size, and how they grow, on synthetic codes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _parser() -> Parser:
 
     parser = Parser(
         prog=f"python -m {PROGRAM}",
-        description="Run made-up codes (160 dimensions, 16 branches) through draw, ball count, AUC and store, as "
+        description="Run synthetic codes (160 dimensions, 16 branches) through draw, ball count, AUC and store, as "
         "bench.table1 does with images, and say what it takes; then the same at four numbers of classes, of test codes "
         "and of stored codes each, with what these predict for the whole. Needs no data and leaves one CSV.",
     )
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.analysis import tables
         from bench.engine import provenance
         from bench.engine.cores import available_cores
-        from bench.timing.made_up_codes import Cost, Size, extrapolate, growth, run_alone
+        from bench.timing.synthetic_codes import Cost, Size, extrapolate, growth, run_alone
 
     out = writable_directory(options.out, ["scale.csv", PARTIAL])
     threads = options.threads or max(1, available_cores() // options.workers)

@@ -12,8 +12,8 @@ import pytest
 
 from bench import scale
 from bench.engine.command_line import run
-from bench.timing import made_up_codes
-from bench.timing.made_up_codes import Size, extrapolate, growth
+from bench.timing import synthetic_codes
+from bench.timing.synthetic_codes import Size, extrapolate, growth
 
 
 def command(*arguments: str) -> int:
@@ -32,9 +32,9 @@ def in_this_process(monkeypatch, tmp_path):
         folder = tmp_path / f"run{len(ran)}"
         folder.mkdir()
         ran.append(size)
-        return made_up_codes.run(size, folder, **{**how, "progress": False})
+        return synthetic_codes.run(size, folder, **{**how, "progress": False})
 
-    monkeypatch.setattr(made_up_codes, "run_alone", alone)
+    monkeypatch.setattr(synthetic_codes, "run_alone", alone)
     return ran
 
 
@@ -61,9 +61,9 @@ def test_what_was_measured_is_kept_until_the_last_size_is_done(monkeypatch, tmp_
     def alone(size, **how):
         if size.test == 40:
             raise KeyboardInterrupt
-        return made_up_codes.Cost(1.0, 1.0, 1.0, 0.5)
+        return synthetic_codes.Cost(1.0, 1.0, 1.0, 0.5)
 
-    monkeypatch.setattr(made_up_codes, "run_alone", alone)
+    monkeypatch.setattr(synthetic_codes, "run_alone", alone)
     (tmp_path / "scale.csv").write_text("of an earlier study")
     assert command("--base", "2x20x2", "--out", str(tmp_path)) == 130
     partial = tmp_path / scale.PARTIAL
@@ -74,25 +74,25 @@ def test_what_was_measured_is_kept_until_the_last_size_is_done(monkeypatch, tmp_
 
 def test_the_scores_are_ball_counts_and_depend_on_the_seed_alone(in_this_process, tmp_path):
     size, how = Size(3, 60, 40), {"workers": 1, "threads": 1, "progress": False}
-    first, again, other = (made_up_codes.run_alone(size, seed=seed, **how).auc for seed in (0, 0, 1))
+    first, again, other = (synthetic_codes.run_alone(size, seed=seed, **how).auc for seed in (0, 0, 1))
     assert first == again != other
     assert first > 0.5  # classes differ
 
 
 def test_a_process_of_its_own(tmp_path):
     how = {"seed": 0, "workers": 1, "threads": 1, "progress": False}
-    assert made_up_codes.run_alone(Size(2, 10, 2), **how).gib > 0
+    assert synthetic_codes.run_alone(Size(2, 10, 2), **how).gib > 0
     here, there = multiprocessing.Pipe(duplex=False)
     before = signal.getsignal(signal.SIGTERM)
-    made_up_codes._answer(there, Size(2, 10, 0), tmp_path, how)
+    synthetic_codes._answer(there, Size(2, 10, 0), tmp_path, how)
     signal.signal(signal.SIGTERM, before)
     assert "accepted are 1 to 0" in str(here.recv())
 
 
 def test_a_process_that_ends_is_one_line(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(made_up_codes, "_answer", os.abort)
+    monkeypatch.setattr(synthetic_codes, "_answer", os.abort)
     with pytest.raises(RuntimeError, match="ended: could not allocate memory"):
-        made_up_codes.run_alone(Size(2, 10, 2), seed=0, workers=1, threads=1, progress=False)
+        synthetic_codes.run_alone(Size(2, 10, 2), seed=0, workers=1, threads=1, progress=False)
 
 
 def test_extrapolation_finds_the_terms_that_cost():

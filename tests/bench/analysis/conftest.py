@@ -1,4 +1,4 @@
-"""Rows of a made-up experiment, with every column of the store."""
+"""Rows of an invented experiment, with every column of the store."""
 
 from __future__ import annotations
 

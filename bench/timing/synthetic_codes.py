@@ -1,4 +1,4 @@
-"""A made-up dataset of codes and the ball count on it, run by the engine: what a table of many classes costs."""
+"""A synthetic dataset of codes and the ball count on it, run by the engine: what a table of many classes costs."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def make_codes(folder: Path, size: Size, seed: int) -> Dataset:
         codes.flush()
         write_atomically(folder / f"{split}-labels.npy", lambda stream, labels=labels: np.save(stream, labels))  # type: ignore[misc]
     names = tuple(str(index) for index in range(size.classes))
-    return Dataset("codes", "made-up codes", names, f"made-up {size} {seed}", folder)
+    return Dataset("codes", "synthetic codes", names, f"synthetic {size} {seed}", folder)
 
 
 def run(size: Size, folder: Path, *, seed: int, workers: int, threads: int, progress: bool) -> Cost:
-    """Draw, fit, score, measure and store every class of a made-up dataset by the engine.
+    """Draw, fit, score, measure and store every class of a synthetic dataset by the engine.
 
     Parameters
     ----------
