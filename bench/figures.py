@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import re
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -15,8 +13,16 @@ from pathlib import Path
 from bench import data
 from bench.analysis.figures import FIGURES
 from bench.engine import provenance
-from bench.engine.arguments import FileParser, add_version
-from bench.engine.command_line import loading, positive_int, run, thread_count, whole_number, writable_directory
+from bench.engine.arguments import FileParser, add_version, recorded_command
+from bench.engine.command_line import (
+    loading,
+    positive_int,
+    run,
+    thread_count,
+    torch_device,
+    whole_number,
+    writable_directory,
+)
 
 PROGRAM = "bench.figures"
 #: The options that shape what is drawn. The others say where and how one machine runs.
@@ -26,12 +32,6 @@ _SHAPING = ("datasets", "auxiliary", "set", "runs", "profile", "threads", "seed"
 def _figure(text: str) -> str:
     if text != "all" and text not in FIGURES:
         raise argparse.ArgumentTypeError(f"got {text!r}; accepted are {', '.join(FIGURES)} and all")
-    return text
-
-
-def _device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are auto, cpu and cuda")
     return text
 
 
@@ -59,7 +59,7 @@ def _parser() -> FileParser:
     )  # fmt: skip
     add("--data-root", default="data", metavar="DIR", help="folder of the datasets (default: data)")
     add("--download", action="store_true", help="fetch CIFAR files that are not there")
-    add("--device", type=_device, default="auto", help="auto, cpu or cuda (default: auto)")
+    add("--device", type=torch_device, default="auto", help="auto, cpu or cuda (default: auto)")
     add("--threads", type=thread_count, metavar="N",
         help="CPU threads (default: 1 in the quick profile, every core in the paper's)")  # fmt: skip
     add("--seed", type=whole_number, default=0, help="base seed of all that is random (default: 0)")
@@ -70,24 +70,17 @@ def _parser() -> FileParser:
 
 def _command(name: str, options: argparse.Namespace) -> str:
     """The command line that draws one figure; what belongs to this machine is left out."""
-    defaults = _parser().parse_args([name])
-    words = ["python", "-m", PROGRAM, name]
-    for option in _SHAPING:
-        value = getattr(options, option)
-        if value == getattr(defaults, option):
-            continue
-        for group in [[change] for change in value] if option == "set" else [value]:
-            words += [f"--{option}", *map(str, group if isinstance(group, list) else [group])]
-    return shlex.join(words)
+    return recorded_command([PROGRAM, name], options, _parser().parse_args([name]), _SHAPING)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
     names = list(dict.fromkeys(FIGURES if "all" in options.figures else options.figures))
-    for argument, given in (("--datasets", options.datasets), ("--auxiliary", [options.auxiliary or "digits"])):
-        for name in given:
-            data.check_name(name, argument)
+    for name in options.datasets:
+        data.check_name(name, "--datasets")
+    if options.auxiliary is not None:
+        data.check_name(options.auxiliary, "--auxiliary")
     out = writable_directory(options.out)
     writable_directory(out / "cache")
     folder = writable_directory(out / "figures", [f"{name}.{kind}" for name in names for kind in ("png", "pdf", "md")])

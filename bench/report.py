@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.engine.arguments import FileParser, add_version
-from bench.engine.command_line import loading, run, writable_directory
+from bench.engine.command_line import loading, run, torch_device, writable_directory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ def _parser() -> FileParser:
     add("--out", metavar="DIR", help="folder of the page (default: page, in the first RUN)")
     add("--data-root", default="data", metavar="DIR",
         help="folder of the datasets, for images of a run that has kept none (default: data)")  # fmt: skip
-    add("--device", default="auto", help="auto, cpu or cuda, for these images (default: auto)")
+    add("--device", type=torch_device, default="auto", help="auto, cpu or cuda, for these images (default: auto)")
     add_version(parser)
     return parser
 

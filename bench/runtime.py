@@ -13,7 +13,16 @@ import sys
 from collections.abc import Sequence
 
 from bench.engine.arguments import add_version
-from bench.engine.command_line import Parser, integer, loading, number, positive_int, run, writable_directory
+from bench.engine.command_line import (
+    Parser,
+    integer,
+    loading,
+    number,
+    positive_int,
+    run,
+    torch_device,
+    writable_directory,
+)
 from bench.timing.inputs import KINDS, from_file
 
 PROGRAM = "bench.runtime"
@@ -56,7 +65,7 @@ def _parser() -> Parser:
     add("--batch", type=positive_int, default=16, help="clouds of a batch (default: 16)")
     add("--limit", type=number("numbers above 0", lambda seconds: seconds > 0), default=10.0, metavar="SECONDS",
         help="leave out a contender where one call is expected to take longer (default: 10)")  # fmt: skip
-    add("--device", default="auto", help="where corel runs: auto, cpu or cuda (default: auto)")
+    add("--device", type=torch_device, default="auto", help="where corel runs: auto, cpu or cuda (default: auto)")
     add("--out", default="runs", metavar="DIR", help=f"folder for {', '.join(FILES)} (default: runs)")
     add_version(parser)
     return parser
@@ -120,6 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keep(100, found, **{**same, "points": "gaussian", "dim": 10})
         for n in tqdm(sizes, unit="size", file=sys.stderr):
             found = clock.time(contenders.of_clouds(n, p, device, others), clouds, n)
+            if not found:
+                raise ValueError(
+                    f"--limit: got {options.limit:g}, but every call at {n:,} points is expected to take longer; what "
+                    f"was measured is in {out / PARTIAL}"
+                )
             table = keep(n, found, extra_memory(n, dim, p, device) if n > contenders.EVERYTHING else math.nan, **same)
     except KeyboardInterrupt:
         kept = f"what was measured is in {out / PARTIAL}" if frames else "nothing was measured yet"

@@ -43,8 +43,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog=f"python -m {PROGRAM}",
         description="Run synthetic codes (160 dimensions, 16 branches) through draw, ball count, AUC and store, as "
-        "bench.table1 does with images, and say what it takes; then the same at four numbers of classes, of test codes "
-        "and of stored codes each, with what these predict for the whole. Needs no data and leaves one CSV.",
+        "bench.table1 does with images: first at four numbers of classes, of test codes and of stored codes each, "
+        "then, beside what these predict, at --size. Needs no data and writes one CSV.",
     )
     add = parser.add_argument
     add("--size", type=_size, default=IMAGENET, metavar="CLASSESxTESTxM",

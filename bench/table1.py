@@ -45,11 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         writable_directory(out / "cache")
         writable_directory(out / "page", ["index.html", "report.md", "constraints.txt"])
         writable_directory(out / "page" / "figures")
-    device = resolve_device(options.device)
+    on_gpu = not options.scheduler and resolve_device(options.device).type == "cuda"  # a cluster has its own devices
     published = _published(options)
     datasets, cells = _plan(options)
     threads = options.threads or default_threads(options.profile)
-    workers = options.workers or (1 if device.type == "cuda" else max(1, available_cores() // threads))
+    workers = options.workers or (1 if on_gpu or options.scheduler else max(1, available_cores() // threads))
     command = printable(portable_command(options))
 
     with Store.copy(out / STORE_FILE) if options.dry_run else Store(out / STORE_FILE, command) as store:
@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Everything is written before anything is printed: a reader of the output who goes away ends the process.
     table = tables.write(out, rows, trained, [command])
     tables.write_cells(out / "cells.csv", rows)
-    images = gallery.write(out / gallery.FILE, rows, out / "cache", datasets.__getitem__, options.device)
+    here = "auto" if options.scheduler else options.device
+    images = gallery.write(out / gallery.FILE, rows, out / "cache", datasets.__getitem__, here)
     page.write(out / "page", rows, trained, [command], [options.out], images)
     print(tables.to_text(tables.for_people(table)))
     print("\n" + "\n".join(tables.notes(table, trained, [command])))
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in failed.itertuples():
         print(f"failed: {row.cell}: {row.error}")
     if failed_before and not options.retry_failed:
-        print(f"{len(failed_before)} cells failed before and were not tried again: --retry-failed does")
+        print(f"{len(failed_before)} cells failed before and were not run again; --retry-failed runs them")
     missing = int((rows["aucs"].isna() & rows["error"].isna()).sum())
     if missing:
         print(f"stopped by --limit-hours: {missing} of {len(cells)} cells are left for another run")

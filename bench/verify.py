@@ -18,6 +18,7 @@ from bench.engine.command_line import (
     number,
     positive_int,
     run,
+    torch_device,
     writable_directory,
 )
 
@@ -45,7 +46,7 @@ def _parser() -> Parser:
     add("folders", nargs="*", metavar="results/NAME", help="folders that bench.publish wrote")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--sample", type=non_negative_int, default=20, metavar="N",
-        help="compute N rows again, of every method where N allows, then of every row of the table; 0: none "
+        help="compute N rows again, drawn evenly over the methods, then over the lines of the table; 0: none "
         "(default: 20)")  # fmt: skip
     which.add_argument("--all", action="store_true", help="compute every row again")
     add("--seed", type=non_negative_int, default=0, help="seed of the sample (default: 0)")
@@ -54,7 +55,10 @@ def _parser() -> Parser:
         "training enlarges rounding); with the same ones on a CPU none is accepted (default: 0.02)")  # fmt: skip
     add("--data-root", default="data", metavar="DIR", help="folder of the datasets (default: data)")
     add(
-        "--device", default="auto", help="auto (what a row was computed on, if it is here), cpu or cuda (default: auto)"
+        "--device",
+        type=torch_device,
+        default="auto",
+        help="auto (what a row was computed on, if it is here), cpu or cuda (default: auto)",
     )
     add("--workers", type=positive_int, metavar="N",
         help="processes that compute (default: cores / threads of the rows, 1 on a GPU)")  # fmt: skip
@@ -69,6 +73,8 @@ def _parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
+    if options.all and not options.folders:
+        raise ValueError("--all: needs results/NAME; without a folder no row is computed again")
     for name in options.folders:
         if not Path(name).is_dir():
             raise ValueError(f"results/NAME: got {name!r}; accepted are folders that bench.publish wrote")
@@ -139,7 +145,7 @@ def _compute(options: argparse.Namespace, found: Sequence[Publication]) -> colle
     for name in again.trained.values():
         print(f"trained again on auxiliary images: {name}")
     for name in again.taken.values():
-        print(f"taken from {options.cache}, not trained again: {name}")
+        print(f"taken from {options.cache or 'a cache, by an earlier command'}, not trained again: {name}")
     if len(rows.failures):
         print(f"{len(rows.failures)} cells failed when they were published: they have no number to compare")
     print(

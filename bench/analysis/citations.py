@@ -23,7 +23,7 @@ _MARK = re.compile(r"\s*<!--\s*rows:\s*(.*?)\s*-->\s*")
 _LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\s+\"([^\"]*)\"\)")
 _PLAIN_LINK = re.compile(r"\[([^\[\]]*)\]\([^()]*\)")
 _CODE = re.compile(r"(`+).+?\1|<!--.*?-->")
-_PRINTED = re.compile(r"\s*\**\s*([+-]?[\d,]*\.?\d+)(?:\s*±\s*([\d,]*\.?\d+))?(?![\d.])")
+_PRINTED = re.compile(r"\s*\**\s*([+−-]?[\d,]*\.?\d+)(?:\s*±\s*([\d,]*\.?\d+))?(?![\d.])")
 #: What looks measured: in a table every decimal fraction, elsewhere an AUC of three digits or more, and what has a ±.
 _IN_TABLES = re.compile(r"(?<![\w.])\d+\.\d+(?![\w]|\.\d)")
 _IN_TEXT = re.compile(r"(?<![\w.])[01]\.\d{3,}(?![\w]|\.\d)|\d+(?:\.\d+)?\s*±\s*\d+")
@@ -137,8 +137,11 @@ def _check_text(
     def linked(link: re.Match[str]) -> str:
         shown, target, title = link.groups()
         printed = _PRINTED.match(shown)
-        if printed is None or not target.endswith(".csv"):
+        if not target.endswith(".csv"):
             return shown
+        if printed is None:
+            say(number, f"{shown}: a link with a title to a CSV file must begin with the number that it cites")
+            return ""
         fault = _fault_of(root / target, title, printed[1], printed[2])
         if fault:
             say(number, f"{shown}: {fault}")
@@ -178,7 +181,7 @@ def _fault_of(path: Path, title: str, printed: str, deviation: str | None) -> st
 def _prints_as(value: str | None, printed: str) -> bool:
     """Whether a number, rounded to as many decimals, is what is printed."""
     try:
-        exact, shown = Decimal(value or ""), Decimal(printed.replace(",", ""))
+        exact, shown = Decimal(value or ""), Decimal(printed.replace(",", "").replace("−", "-"))
         steps = [Decimal(1).scaleb(int(number.as_tuple().exponent)) for number in (exact, shown)]
     except (InvalidOperation, ValueError):
         return False

@@ -145,14 +145,15 @@ def _style_and_script() -> dict[str, Markup]:
 # ------------------------------------------------------------------------------------------------------- the page
 
 
-def _unique(pictures: Sequence[Picture]) -> list[Picture]:
-    """The pictures with names that differ, also where the titles of two datasets make the same one."""
-    seen: dict[str, int] = {}
+def _make_unique(pictures: Sequence[Picture]) -> None:
+    """Give each picture a name of its own: the titles of two datasets may make the same one."""
+    taken: set[str] = set()
     for picture in pictures:
-        seen[picture.name] = seen.get(picture.name, 0) + 1
-        if seen[picture.name] > 1:
-            object.__setattr__(picture, "name", f"{picture.name}-{seen[picture.name]}")
-    return list(pictures)
+        stem, number = picture.name, 1
+        while picture.name in taken:
+            number += 1
+            picture.name = f"{stem}-{number}"
+        taken.add(picture.name)
 
 
 def write(
@@ -192,24 +193,25 @@ def write(
     """
     commands, sources = [printable(line) for line in commands], [printable(name) for name in sources]
     every_line, finished = lines(rows), typed(rows[rows["aucs"].notna()], "cells")
-    all_lines = [line for line in every_line if len(line.cells)]
-    together = groups(all_lines)
-    titles = list(dict.fromkeys(line.of("dataset_title") for line in all_lines))
-    look = charts.looks([line.label for line in all_lines])
+    measured = [line for line in every_line if len(line.cells)]
+    together = groups(measured)
+    titles = list(dict.fromkeys(line.of("dataset_title") for line in measured))
+    look = charts.looks([line.label for line in measured])
     content: dict[str, Any] = {
-        "intervals": sections.intervals(all_lines, look),
+        "intervals": sections.intervals(measured, look),
         "by_class": [sections.by_class(group) for group in together],
         "over_m": [
-            sections.over_m(t, [line for line in all_lines if line.of("dataset_title") == t], look) for t in titles
+            sections.over_m(t, [line for line in measured if line.of("dataset_title") == t], look) for t in titles
         ],
         "seconds": [sections.cost(group, trained, look) for group in together],
         "parameters": [sections.parameters(group, look) for group in together],
         "comparisons": [sections.compared(group, look) for group in together],
         "gallery": sections.at_work(gallery),
     }
-    pictures = _unique([*content["intervals"], *content["by_class"], *content["over_m"], *content["seconds"],
+    pictures = [*content["intervals"], *content["by_class"], *content["over_m"], *content["seconds"],
                         *content["parameters"], *(c.picture for c in content["comparisons"]),
-                        *content["gallery"]])  # fmt: skip
+                        *content["gallery"]]  # fmt: skip
+    _make_unique(pictures)
     figures = {picture.name: picture.figure for picture in pictures if picture.figure is not None}
     environments = _environments(finished)
     content |= {
@@ -222,15 +224,15 @@ def write(
         "sources": sources,
         "failed": rows[rows["aucs"].isna() & rows["error"].notna()].to_dict("records"),
         "incomplete": incomplete(every_line),
-        "not_measured": not_measured(all_lines),
+        "not_measured": not_measured(measured),
         "paper_count": len(paper.numbers("paper")),
         "commands": commands,
         "environments": list(environments.values()),
         "drawn_with": _drawn_with(),
         "rows": _embedded(finished),
         "interval_method": comparison.METHOD,
-        "has_paper": any(not math.isnan(line.paper) for line in all_lines),
-        "has_authors": any(not math.isnan(line.authors) for line in all_lines),
+        "has_paper": any(not math.isnan(line.paper) for line in measured),
+        "has_authors": any(not math.isnan(line.authors) for line in measured),
         "listed_cells": _LISTED_CELLS,
         "command_of": command,
         "cells_of": lambda line: _cells(line, environments),

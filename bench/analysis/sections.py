@@ -19,7 +19,7 @@ from bench.analysis.lines import Line, command, number, where
 Looks = Mapping[str, charts.Look]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Picture:
     """A picture with its caption, or, where ``figure`` is None, what is missing for it."""
 

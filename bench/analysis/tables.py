@@ -307,7 +307,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, in one step: AUCs with six digits, seconds with three."""
+    """Write a table as CSV, in one step: floats with six decimals, columns of seconds with three."""
     shown = table.copy()
     for column in shown:
         digits = 3 if str(column).endswith("seconds") else 6

@@ -39,28 +39,28 @@ class Dataset:
     fingerprint: str
     folder: Path
 
-    def _array(self, file: str) -> np.ndarray:
+    def _array(self, file: str) -> np.memmap:
         import numpy as np
 
         return np.load(self.folder / file, mmap_mode="r")
 
     @property
-    def train_images(self) -> np.ndarray:
+    def train_images(self) -> np.memmap:
         """(n, 3, 32, 32) uint8, memory-mapped."""
         return self._array("train-images.npy")
 
     @property
-    def train_labels(self) -> np.ndarray:
+    def train_labels(self) -> np.memmap:
         """(n,) int64, memory-mapped."""
         return self._array("train-labels.npy")
 
     @property
-    def test_images(self) -> np.ndarray:
+    def test_images(self) -> np.memmap:
         """(n, 3, 32, 32) uint8, memory-mapped."""
         return self._array("test-images.npy")
 
     @property
-    def test_labels(self) -> np.ndarray:
+    def test_labels(self) -> np.memmap:
         """(n,) int64, memory-mapped."""
         return self._array("test-labels.npy")
 

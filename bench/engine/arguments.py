@@ -16,6 +16,7 @@ from bench.engine.command_line import (
     positive_int,
     run_count,
     thread_count,
+    torch_device,
     train_per_class,
     whole_number,
 )
@@ -102,7 +103,7 @@ def table1_parser() -> FileParser:
     add("--limit-hours", type=hours, metavar="H", help="start no new cells after H hours")
     add("--data-root", default="data", metavar="DIR", help="folder of the datasets (default: data)")
     add("--download", action="store_true", help="fetch CIFAR files that are not there")
-    add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    add("--device", type=torch_device, default="auto", help="auto, cpu or cuda (default: auto)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--workers", type=positive_int, metavar="N",
         help="processes that run cells; 1: this process alone (default: cores / threads, 1 on a GPU)")  # fmt: skip
@@ -118,18 +119,24 @@ def table1_parser() -> FileParser:
 
 
 def portable_command(options: argparse.Namespace) -> str:
-    """The command line that gives the same numbers anywhere: what belongs to this machine is left out."""
-    defaults = table1_parser().parse_args([])
-    words = ["python", "-m", PROGRAM]
-    for name in _SHAPING:
+    """The command line of ``bench.table1`` that gives the same numbers on any machine."""
+    return recorded_command([PROGRAM], options, table1_parser().parse_args([]), _SHAPING)
+
+
+def recorded_command(
+    first: Sequence[str], options: argparse.Namespace, defaults: argparse.Namespace, shaping: Sequence[str]
+) -> str:
+    """The command line with those of the options in ``shaping`` that differ from ``defaults``.
+
+    ``first`` is the program and its positional arguments. An option whose values are a list is given once with all of
+    them, but ``--set`` once for each.
+    """
+    words = ["python", "-m", *first]
+    for name in shaping:
         value = getattr(options, name)
-        if value == getattr(defaults, name):
-            continue
-        option = f"--{name.replace('_', '-')}"
-        if name == "set":
-            words += [word for change in value for word in (option, change)]
-        else:
-            words += [option, *(str(part) for part in (value if isinstance(value, list) else [value]))]
+        if value != getattr(defaults, name):
+            for group in value if name == "set" else [value]:
+                words += [f"--{name.replace('_', '-')}", *map(str, group if isinstance(group, list) else [group])]
     return shlex.join(words)
 
 

@@ -78,14 +78,13 @@ class MethodSpec:
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def lender_version(self) -> int | None:
+    def auxiliary_version(self) -> int | None:
         """Version of the built-in method that learns from the auxiliary images in place of this one, if another does.
 
         None for version 2, too: the keys of published rows were made without it.
         """
         version = self.auxiliary_settings.get("version")
-        lent = self.auxiliary_settings.get("method") in methods.built_in() and not self.auxiliary_source
-        return version if self.source and lent and version != 2 else None
+        return version if self.source and not self.auxiliary_source and version != 2 else None
 
     @property
     def auxiliary_source(self) -> str:
@@ -212,8 +211,8 @@ class Cell:
         }
         if self.test_images is not None:  # absent from the keys of whole test splits, which are older
             parts["test_images"] = self.test_images
-        if self.method.lender_version is not None:
-            parts["lender_version"] = self.method.lender_version
+        if self.method.auxiliary_version is not None:
+            parts["lender_version"] = self.method.auxiliary_version
         return digest(parts)
 
     @property

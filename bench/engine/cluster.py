@@ -26,13 +26,13 @@ from bench.engine import tasks
 from bench.engine.command_line import STOP_SIGNALS
 from methods.base import one_line
 
-#: So long a Dask scheduler may take to say that it is one.
+#: Seconds in which a Dask scheduler must identify itself.
 ANSWER_SECONDS = 8.0
-#: So long a cluster may be without any worker.
+#: Seconds that a cluster may be without any worker.
 WORKER_SECONDS = 120.0
-#: So long after workers of this machine were started, others are started for those that ended for good.
+#: Seconds between attempts to replace workers of this machine that ended for good.
 REFILL_SECONDS = 5.0
-#: So many times a task is tried again whose worker died.
+#: How often a task is tried again whose worker died.
 RETRIES = 2
 
 _CONFIGURATION = {
@@ -131,8 +131,8 @@ class Cluster:
         able = [worker for worker in workers if not self._on_gpu or _has_gpu(worker)]
         if workers and not able:
             raise ValueError(
-                f"device: got {self.device!r}, but no worker of the cluster at {self._address!r} declares a GPU; start "
-                'workers with --resources "GPU=1", or use --device cpu'
+                f"--device: got {self.device!r}, but no worker of the cluster at {self._address!r} declares a GPU; "
+                'start workers with --resources "GPU=1", or use --device cpu'
             )
         while self._again and self._at_workers < len(able):
             self._submit(self._again.popleft())

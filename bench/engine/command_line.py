@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -51,7 +52,7 @@ def integer(least: int | None = None, most: int | None = None) -> Callable[[str]
 
 
 def number(accepted: str, holds: Callable[[float], bool]) -> Callable[[str], float]:
-    """A parser of the numbers for which ``holds`` is true, as it has to be false of NaN; ``accepted`` says which."""
+    """A parser of the numbers for which ``holds`` is true, which must be false for NaN; ``accepted`` names them."""
 
     def parse(text: str) -> float:
         with contextlib.suppress(ValueError):
@@ -60,6 +61,13 @@ def number(accepted: str, holds: Callable[[float], bool]) -> Callable[[str], flo
         raise argparse.ArgumentTypeError(f"got {text!r}; accepted are {accepted}")
 
     return parse
+
+
+def torch_device(text: str) -> str:
+    """Parse the name of a device. Whether it is here is not asked: a cluster has its own."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}; accepted are auto, cpu, cuda and cuda:N")
+    return text
 
 
 whole_number = integer()

@@ -91,7 +91,10 @@ class _Group:
 
     @property
     def training(self) -> str | None:
-        """What must not be computed twice at a time."""
+        """Key of the training on auxiliary images that the group needs; None without one.
+
+        Groups that need the same training are prepared one after the other.
+        """
         cell = self.preparation.cell
         return cell.auxiliary_key if cell.method.needs_auxiliary else None
 
@@ -115,7 +118,7 @@ def execute(
     """Run the cells that the store does not hold and keep each as it ends.
 
     What cells share is computed once, before the first of them, beside cells that do not need it. The cell of a worker
-    process that dies is tried again, three times in all.
+    process that dies is tried again: three times in all on this machine, on a cluster as often as its scheduler allows.
 
     Parameters
     ----------
@@ -225,8 +228,10 @@ def execute(
                 elif result.training is not None and store.auxiliaries([first.auxiliary_key]).empty:
                     store.add_auxiliary(first, **result.training)
             else:
-                fill()  # the worker goes on while its last cell is stored
-                failures += keep(what, tasks.Outcome(error=error) if error else result)
+                try:
+                    fill()  # the worker goes on while its last cell is stored
+                finally:  # this cell is finished, whatever happened to the cluster
+                    failures += keep(what, tasks.Outcome(error=error) if error else result)
             groups = [group for group in groups if group.cells or group.prepared is None]
     return ran, failures
 
@@ -253,30 +258,29 @@ def _groups(
     """Cells by what they share, in the order of the first of each; every path in them is absolute."""
     from bench.engine import tasks
 
-    cache = options.cache.absolute()
     conditions = tasks.Conditions(
-        cache, engine.device, options.threads, progress=options.progress and not engine.parallel
+        options.cache.absolute(), engine.device, options.threads, progress=options.progress and not engine.parallel
     )
-
-    def file(name: str, part: str) -> tasks.ArrayFile:
-        dataset = datasets[name]
-        path = cache / "images" / f"{dataset.fingerprint[:32]}-{part.replace('_', '-')}.npy"
-        return tasks.as_file(getattr(dataset, part), path)
-
     groups: dict[tuple[str, str], _Group] = {}
     for cell in cells:
         shared = (cell.dataset, cell.features_key)
         if shared not in groups:
+            dataset = datasets[cell.dataset]
             groups[shared] = _Group(
                 tasks.Preparation(
                     cell,
                     dataclasses.replace(cell.method, name=_absolute(cell.method.name)),
-                    train=file(cell.dataset, "train_images"),
-                    test=file(cell.dataset, "test_images"),
-                    auxiliary=None if cell.auxiliary is None else file(cell.auxiliary, "train_images"),
+                    train=tasks.mapped_file(dataset.train_images),
+                    test=tasks.mapped_file(dataset.test_images),
+                    auxiliary=(
+                        None if cell.auxiliary is None else tasks.mapped_file(datasets[cell.auxiliary].train_images)
+                    ),
                     conditions=conditions,
                 ),
-                {part: file(cell.dataset, part) for part in ("train_labels", "test_labels")},
+                {
+                    "train_labels": tasks.mapped_file(dataset.train_labels),
+                    "test_labels": tasks.mapped_file(dataset.test_labels),
+                },
             )
         groups[shared].cells.append(cell)
     return list(groups.values())

@@ -31,7 +31,10 @@ def listing(names: Sequence[str], data_root: str) -> str:
         settings = dict.fromkeys(setting for profile in values for setting in profile)
         lines += ["", _columns(f"  {name}", profiles) if settings else f"  {name}: no settings"]
         for setting in settings:
-            shown = [described({setting: profile[setting]}).partition("=")[2] for profile in values]
+            shown = [
+                described({setting: profile[setting]}).partition("=")[2] if setting in profile else "–"
+                for profile in values
+            ]
             lines.append(_columns(f"    {setting}", shown))
     lines += [
         "",
@@ -57,7 +60,7 @@ def forecast(cells: Sequence[Cell], known: Rows, workers: int, retry: bool) -> s
     cells
         The plan.
     known
-        Finished cells and trainings: those that are planned need not run, and all tell how long the like take.
+        Finished cells and trainings: those that are planned need not run, and all tell how long similar ones take.
     workers
         Processes that run cells.
     retry
@@ -68,10 +71,10 @@ def forecast(cells: Sequence[Cell], known: Rows, workers: int, retry: bool) -> s
     rows["failed"] = rows["key"].isin(set(known.failures["key"])) & ~rows["there"]
     rows["runs"] = ~rows["there"] & (retry | ~rows["failed"])
     seconds = known.cells.assign(seconds=known.cells["fit_seconds"] + known.cells["score_seconds"])
-    # the like: the same method by the same settings on as many images of the same data
-    like = ["method_identity", "settings", "dataset_fingerprint", "train_per_class", "test_images"]
-    means = seconds.groupby(like, dropna=False)["seconds"].mean().reset_index()
-    rows = rows.astype({"test_images": "Int64"}).merge(means, how="left", on=like)
+    # similar: the same method with the same settings on as many images of the same data
+    similar = ["method_identity", "settings", "dataset_fingerprint", "train_per_class", "test_images"]
+    means = seconds.groupby(similar, dropna=False)["seconds"].mean().reset_index()
+    rows = rows.astype({"test_images": "Int64"}).merge(means, how="left", on=similar)
     lines = []
     for (dataset, method, changes, m, auxiliary), group in rows.groupby(
         ["dataset_title", "method", "changes", "train_per_class", "auxiliary_title"], sort=False, dropna=False
@@ -95,10 +98,10 @@ def forecast(cells: Sequence[Cell], known: Rows, workers: int, retry: bool) -> s
     if len(todo) == 0:
         summary = "nothing to run"
     elif todo["seconds"].notna().sum() + expected.notna().sum() == 0:
-        summary = f"{_cells(len(todo))} to run; how long the like take is not known here yet"
+        summary = f"{_cells(len(todo))} to run; no finished cell here tells how long they take"
     else:
         summary = f"{_cells(len(todo))} to run, {_duration(total)} with {workers} worker{'s' * (workers > 1)}"
-        summary += f", and {unknown} of which no like is known" if unknown else ""
+        summary += f"; for {unknown} cells or trainings no time is known" if unknown else ""
     return "\n".join([*lines, summary])
 
 

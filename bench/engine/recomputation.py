@@ -144,7 +144,7 @@ class Recomputation:
         with Store(self._folder / "verify.sqlite", "python -m bench.verify") as store:
             for (on, threads), cells in ready.items():
                 datasets = {name: value for name, value in self._datasets.items() if isinstance(value, data.Dataset)}
-                before = self._place_trainings(cells)
+                self._place_trainings(cells)
                 parallel = workers or (1 if on == "cuda" else max(1, available_cores() // threads))
                 done = set(store.finished(cell.key for cell in cells)["key"])
                 for cell in cells:
@@ -152,7 +152,7 @@ class Recomputation:
                         report(self._compare(cell, store))
                 options = Options(self._folder / "cache", on, threads, parallel)
                 execute(cells, datasets, store, options, on_cell=lambda cell: report(self._compare(cell, store)))
-                self._note_trainings(cells, before)
+                self._note_trainings(cells)
 
     def _obstacle(self, cell: Cell, data_root: str | os.PathLike[str]) -> str:
         """Why a row cannot be computed here; empty if it can."""
@@ -210,33 +210,34 @@ class Recomputation:
             return "its method learns from auxiliary images by other settings here"
         return ""
 
-    def _place_trainings(self, cells: Sequence[Cell]) -> dict[str, tuple[int, int] | None]:
-        """Copy kept trainings to where the engine looks for them; returns what tells whether they were replaced."""
-        held: dict[str, tuple[int, int] | None] = {}
-        for key in {cell.auxiliary_key: None for cell in cells if cell.method.needs_auxiliary}:
-            path = self._training(key)
+    def _place_trainings(self, cells: Sequence[Cell]) -> None:
+        """Copy trainings of ``cache`` to where the engine looks for them, each with a note that it is a copy."""
+        if self._cache is None:
+            return
+        for key in {cell.auxiliary_key for cell in cells if cell.method.needs_auxiliary}:
+            path, kept = self._training(key), self._cache / "auxiliary" / key
+            if path.exists() or not kept.is_file():
+                continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            if self._cache is not None and not path.exists():
-                for name in (f"{key}.json", key):
-                    with contextlib.suppress(FileNotFoundError):
-                        shutil.copy2(self._cache / "auxiliary" / name, path.with_name(name))
-                        if name == key:
-                            self.taken[key] = ""
-            held[key] = file_identity(path)
-        return held
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copy2(kept.with_name(f"{key}.json"), path.with_name(f"{key}.json"))
+            unfinished = path.with_name(f".{key}.copy")
+            shutil.copy2(kept, unfinished)
+            _copy_note(path).write_text(str(file_identity(unfinished)))  # a rename keeps the identity
+            unfinished.replace(path)
 
-    def _note_trainings(self, cells: Sequence[Cell], before: Mapping[str, tuple[int, int] | None]) -> None:
+    def _note_trainings(self, cells: Sequence[Cell]) -> None:
+        """Tell the trainings that were copied from those that were computed, by an earlier command or this one."""
         for cell in cells:
-            key = cell.auxiliary_key
-            if not cell.method.needs_auxiliary or file_identity(self._training(key)) is None:
+            key, path = cell.auxiliary_key, self._training(cell.auxiliary_key)
+            if not cell.method.needs_auxiliary or not path.exists():
                 continue
             settings = described(cell.method.changes)
-            name = f"{cell.method.name}{f' ({settings})' if settings else ''} on {cell.auxiliary}"
-            if key in self.taken and file_identity(self._training(key)) == before[key]:
-                self.taken[key] = name
-            else:
-                self.taken.pop(key, None)
-                self.trained[key] = name
+            note = _copy_note(path)
+            copied = note.is_file() and note.read_text() == str(file_identity(path))
+            (self.taken if copied else self.trained)[key] = (
+                f"{cell.method.name}{f' ({settings})' if settings else ''} on {cell.auxiliary}"
+            )
 
     def _training(self, key: str) -> Path:
         return self._folder / "cache" / "auxiliary" / key
@@ -279,3 +280,8 @@ class Recomputation:
         if found["commit"].endswith("-dirty"):
             found["commit"] += f" {row['finished']}"  # nobody knows which changes these were
         return found
+
+
+def _copy_note(path: Path) -> Path:
+    """The file that says that a training is a copy, and of which file."""
+    return path.with_name(f"{path.name}.copied")

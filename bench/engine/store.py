@@ -236,7 +236,9 @@ class Store:
 
     @classmethod
     def copy(cls, path: Path) -> Store:
-        """A store in memory with what the file ``path`` holds, if there is one: the file is not written to.
+        """A store in memory with what the file ``path`` holds, if there is one.
+
+        The file is not written to, except that a transaction that a killed process left is rolled back.
 
         Raises
         ------

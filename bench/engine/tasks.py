@@ -50,10 +50,13 @@ class ArrayFile:
 def as_file(array: np.ndarray, path: Path) -> ArrayFile:
     """Return the file that ``array`` is mapped from, or write it to ``path`` first."""
     if isinstance(array, np.memmap) and array.filename and array.flags.c_contiguous:
-        mapped: np.memmap = array
-    else:
-        write_atomically(path, lambda stream: np.save(stream, np.ascontiguousarray(array)))
-        mapped = np.load(path, mmap_mode="r")
+        return mapped_file(array)
+    write_atomically(path, lambda stream: np.save(stream, np.ascontiguousarray(array)))
+    return mapped_file(np.load(path, mmap_mode="r"))
+
+
+def mapped_file(mapped: np.memmap) -> ArrayFile:
+    """The file that a C-contiguous array is mapped from."""
     # A view of a map keeps the whole map's offset, so its start is measured from the addresses.
     whole = mapped
     while isinstance(whole.base, np.memmap):
@@ -246,7 +249,7 @@ def _prepare(preparation: Preparation) -> Prepared:
         if preparation.auxiliary is not None:
             _learn(method, preparation.auxiliary.open(), trained, conditions)
         arrays = {split: _features(method, file.open()) for split, file in images.items()}
-    # What a method hands on as it is, stays in its file.
+    # Images that ``prepare`` returns unchanged are not copied: they stay in the file that they are mapped from.
     files = {split: as_file(array, paths[split]) for split, array in arrays.items() if array is not None}
     training = _training(trained) if cell.method.needs_auxiliary else None
     return Prepared(files["train"], files["test"], training)

@@ -21,9 +21,9 @@ from bench.timing import inputs
 from corel.persistence.kernels.cpu import Searches, tree_by_searches
 from corel.persistence.metric import pairwise_lengths
 
-#: Of so many clouds, two (one of them with ties) go through ``vr_persistence`` too: Algorithm 3, dimensions 0 and 1.
+#: Of every 20 clouds two, one of them with ties, go through ``vr_persistence`` too: Algorithm 3, dimensions 0 and 1.
 REDUCTION_EVERY = 20
-#: One of so many clouds is of the second size class, and one of so many of the third.
+#: Every 100th cloud is of the second size class, every 500th of the third.
 MEDIUM_EVERY, LARGE_EVERY = 100, 500
 #: Sizes of the three classes; the interpreter of GPU kernels is slow, and its kernels have two.
 SIZES = ((1, 64), (1025, 2000), (4000, 5000))

@@ -17,7 +17,7 @@ from bench.timing.contenders import Contender
 
 #: Seconds that the repeats of one contender at one size may take together; at least three are made.
 TIME_LIMIT = 8.0
-#: Seconds of other calls before a short one is timed.
+#: Warm-up: a call shorter than this is timed after calls on another input that take this long together.
 LOOP = 0.002
 #: Nothing is known of a contender at first: one call at this size says what to expect at a larger one.
 PROBE = 256
@@ -52,8 +52,8 @@ class Clock:
     def time(self, contenders: Iterable[Contender], draw: DrawInput, size: int) -> list[Contender]:
         """Time all contenders on inputs of one size; returns those that were, with their seconds.
 
-        A short call is timed after others of its like on another input, as it is used: otherwise it finds the caches
-        full of the other contenders' data. A peer that fails is left out.
+        A short call is timed after calls of the same contender on another input, because otherwise the caches of the
+        processor hold the other contenders' data. A peer that fails is left out.
         """
         generator = np.random.default_rng(size)
         other = draw(generator, size)
@@ -82,8 +82,8 @@ class Clock:
     def _expected(self, contender: Contender, draw: DrawInput, size: int) -> float:
         """Seconds of a call at ``size``, by growth with n² from the largest size known; NaN for one that fails.
 
-        Where that is too long, larger sizes are tried for as long as they are not: trees of low-dimensional points grow
-        more slowly.
+        If that is above the limit, sizes 4 times as large are tried one after the other, while a try itself is expected
+        to stay below the limit: searches in a k-d tree grow more slowly than n².
         """
         n, seconds = self.known.get((contender.task, contender.name), (0, 0.0))
         if n == 0 and size > PROBE:

@@ -101,7 +101,7 @@ def of_loss(p: float, device: torch.device) -> list[Contender]:
     ]
     if device.type == "cuda":
         name = own_name("ConnectivityLoss, forward + backward in a graph", device)
-        found.append(Contender(LOSS, name, _graph(loss, device)))
+        found.append(Contender(LOSS, name, _graph(loss, device), single))
     return found
 
 
@@ -165,7 +165,13 @@ def _graph(loss: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         loss(code).backward()
-    return lambda points: graph.replay()
+
+    def call(points: torch.Tensor) -> object:
+        code.detach().copy_(points)  # a graph reads its input, and writes its gradient, where it was captured
+        graph.replay()
+        return code.grad
+
+    return call
 
 
 def norm_name(p: float) -> str:

@@ -33,7 +33,7 @@ BRANCHES, DIM = 16, 160
 #: How far the mean of a class lies from that of all, in standard deviations of its codes.
 _SPREAD = 0.1
 _GIB = 2**30
-#: So long a process may take to end when it is asked to.
+#: Seconds that a process gets to end after it was asked to.
 _PATIENCE_SECONDS = 10
 
 

@@ -88,6 +88,17 @@ def test_each_size_is_kept_before_the_next_one(quick, monkeypatch, tmp_path, cap
     assert set(pd.read_csv(tmp_path / "runtime.csv")["size"]) == {8, 16, 100}
 
 
+def test_a_limit_that_leaves_out_every_contender(quick, monkeypatch, tmp_path, capsys):
+    whole = clock.Clock.time
+    monkeypatch.setattr(
+        clock.Clock, "time", lambda self, found, draw, size: [] if size == 16 else whole(self, found, draw, size)
+    )
+    assert run("bench.runtime", main, arguments(tmp_path, "--limit", "0.5")) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "--limit: got 0.5, but every call at 16 points is expected to take longer" in error
+    assert set(pd.read_csv(tmp_path / PARTIAL)["size"]) == {8, 100}
+
+
 def test_points_of_a_file_that_float32_cannot_compute_with(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.full((20, 3), 1e38))
     assert run("bench.runtime", main, arguments(tmp_path, "--points", str(tmp_path / "x.npy"))) == 2

@@ -194,7 +194,7 @@ def test_first_rows_are_shown_before_the_last(table, method_file):
 def test_dry_run_computes_and_writes_nothing(table, tmp_path):
     status, output, _ = table("--dry-run")
     assert (status, table.fits, (tmp_path / "results").exists()) == (0, [], False)
-    assert "6 cells to run; how long the like take is not known here yet" in output
+    assert "6 cells to run; no finished cell here tells how long they take" in output
     table("--runs", "1")
     before = (table.out / "cells.sqlite").read_bytes()
     _, output, _ = table("--dry-run", "--runs", "3")
@@ -219,6 +219,21 @@ def test_list_names_methods_settings_and_datasets(table, method_file):
     assert re.search(r"    epochs +50 +", output)
     assert re.search(r"  digits +digits +found\n", output)
     assert re.search(r"  cifar10 +cifar100 +not found\n", output)
+
+
+def test_list_of_a_method_whose_profiles_have_different_settings(table, tmp_path):
+    (tmp_path / "two.py").write_text(
+        "import dataclasses\n"
+        "from methods import OneClassMethod\n"
+        "@dataclasses.dataclass(frozen=True)\nclass A:\n    lr: float = 0.1\n"
+        "@dataclasses.dataclass(frozen=True)\nclass B:\n    epochs: int = 3\n"
+        "class Two(OneClassMethod):\n    name = 'two'\n    profiles = {'paper': A(), 'quick': B()}\n"
+        "    def fit(self, features):\n        return self\n"
+        "    def score_samples(self, features):\n        return features.mean((1, 2, 3))\n"
+    )
+    status, output, _ = table("--list", "--methods", str(tmp_path / "two.py"))
+    assert status == 0
+    assert re.search(r"    lr +0\.1 +–\n +epochs +– +3\n", output)
 
 
 def test_a_file_of_arguments(table, tmp_path):
@@ -297,7 +312,7 @@ def test_failing_cell_costs_itself_alone_and_is_said(table, monkeypatch):
     status, output, _ = table()
     assert (status, table.fits) == (1, [])
     assert output.count("NonFiniteLossError: mean-colour: the loss of epoch 3 is nan") == 2
-    assert "2 cells failed before and were not tried again: --retry-failed does" in output
+    assert "2 cells failed before and were not run again; --retry-failed runs them" in output
     status, output, _ = table("--retry-failed")
     assert status == 0
     assert len(table.fits) == 2
@@ -627,6 +642,7 @@ def test_dask_cluster_gives_the_same_table(table):
 
 def test_no_scheduler_there(table):
     pytest.importorskip("distributed")
-    status, _, error = table("--scheduler", "tcp://127.0.0.1:9", workers=False)
-    assert status == 2
-    assert "--scheduler: no Dask scheduler answers at 'tcp://127.0.0.1:9'" in error.splitlines()[-1]
+    for device in ("auto", "cuda:99"):  # the devices are the cluster's, not of this machine
+        status, _, error = table("--scheduler", "tcp://127.0.0.1:9", "--device", device, workers=False)
+        assert status == 2
+        assert "--scheduler: no Dask scheduler answers at 'tcp://127.0.0.1:9'" in error.splitlines()[-1]

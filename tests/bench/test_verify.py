@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -133,6 +134,22 @@ def test_trainings_from_a_cache_are_named(here, capsys):
     output = capsys.readouterr().out
     assert "taken from runs/cache, not trained again: learner.py on folder:images" in output
     assert "trained again" not in output.replace("not trained again", "")
+
+
+def test_a_copied_training_stays_one_when_the_check_goes_on(here, capsys):
+    copied = "not trained again: learner.py on folder:images"
+    for cache, told in (
+        (["--cache", "runs/cache"], "taken from runs/cache, "),
+        ([], "a cache, by an earlier command, "),
+    ):
+        assert command("verify", FOLDER, "--sample", "9", "--out", "again", *cache) == 0
+        output = capsys.readouterr().out
+        assert f"{told}{copied}" in output
+        assert "trained again" not in output.replace("not trained again", "")
+    for training in [path for path in Path("again/cache/auxiliary").iterdir() if not path.suffix]:
+        os.utime(training, ns=(0, 0))  # another file in place of the copy, as a training leaves
+    assert command("verify", FOLDER, "--sample", "9", "--out", "again", "--cache", "runs/cache") == 0
+    assert "trained again on auxiliary images: learner.py" in capsys.readouterr().out
 
 
 def test_what_is_kept_is_not_computed_again(here, capsys, monkeypatch):
@@ -334,6 +351,10 @@ def test_numbers_of_a_page(here, capsys):
         Path("README.md").write_text(text.replace(old, new))
         faults = citations.check_page(Path("README.md"), every_number=True)
         assert re.search(fault, "\n".join(faults)), (old, faults)
+    page()
+    Path(FOLDER, "page").mkdir()
+    Path(FOLDER, "page", "report.md").write_text("AUC 0.97312, as bench.report writes it\n")
+    assert command("verify") == 0
     Path("README.md").write_text("Dropout 0.125, AUC 0.97312\n")
     assert citations.check_page(Path("README.md"), every_number=False) == []
 
@@ -343,7 +364,8 @@ def test_numbers_of_a_page(here, capsys):
     [
         ("0.759600", "0.760", True), ("0.759400", "0.760", False), ("0.7595", "0.760", True), ("0.76", "0.76", True),
         ("0.76", "0.75", False), ("0.76", "0.760", True), ("0.76", "0.761", False), ("1234.56", "1,235", True),
-        ("nan", "0.76", False), ("", "0.76", False), ("text", "0.76", False),
+        ("nan", "0.76", False), ("", "0.76", False), ("text", "0.76", False), ("-0.003", "−0.003", True),
+        ("0.003", "−0.003", False), ("0.76", "about 0.76", False),
     ],
 )  # fmt: skip
 def test_a_number_is_compared_as_it_is_printed(tmp_path, value, printed, same):
@@ -371,6 +393,7 @@ def test_published_folders_without_rows_are_faults(here, capsys):
     ("words", "message"),
     [
         (["nowhere"], "results/NAME: got 'nowhere'"),
+        (["--all"], "--all: needs results/NAME"),
         ([FOLDER, "--sample", "-1"], "--sample: got '-1'"),
         ([FOLDER, "--sample", "3", "--all"], "not allowed with"),
         ([FOLDER, "--tolerance", "nan"], "--tolerance: got 'nan'"),

@@ -139,17 +139,13 @@ class Study:
         """The shared encoder with ``changes`` made to its settings, trained where it is not there."""
         cell = self._cells(self._spec(changes), self.sizes[-1:], runs=1)[0]
         cache = (self.out / "cache").absolute()
-
-        def file(dataset: Dataset, part: str) -> tasks.ArrayFile:
-            return tasks.as_file(getattr(dataset, part), cache / "images" / f"{dataset.fingerprint[:32]}-{part}.npy")
-
         prepared = tasks.prepare(
             tasks.Preparation(
                 cell,
                 cell.method,
-                train=file(self.evaluated, "train_images"),
-                test=file(self.evaluated, "test_images"),
-                auxiliary=file(self.auxiliary, "train_images"),
+                train=tasks.mapped_file(self.evaluated.train_images),
+                test=tasks.mapped_file(self.evaluated.test_images),
+                auxiliary=tasks.mapped_file(self.auxiliary.train_images),
                 conditions=tasks.Conditions(cache, self.device, self.threads, progress=True),
             )
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,9 +75,8 @@ def draw(study: Study, place: int) -> Picture:
     axes = figure.subplots()
     eta, size = training.method.settings.eta, training.method.settings.batch_size
     frames = []
-    for k, (name, splits) in enumerate(
-        [(f"{study.auxiliary.title}, test split", [study.auxiliary.test_images]), (title, images)]
-    ):
+    own: Sequence[np.ndarray] = [study.auxiliary.test_images]
+    for k, (name, splits) in enumerate([(f"{study.auxiliary.title}, test split", own), (title, images)]):
         clouds = batches(training.encode(*splits), size, study.generator(name))
         deaths = death_times(clouds)  # (branches, batches, b − 1), in order
         table = pd.DataFrame(

@@ -10,6 +10,7 @@ import pytest
 
 from bench.engine import execute, tasks
 from bench.engine.execute import Options
+from bench.engine.store import STORE_FILE, Store
 
 
 def test_cells_end_in_the_order_of_the_plan_and_are_told(experiment, run_cells, tmp_path):
@@ -85,6 +86,27 @@ def test_trainings_come_first_and_each_kind_once_at_a_time(experiment, method_fi
     plain.prepared = tasks.prepare(plain.preparation)
     assert execute._next(groups, [detector])[0] == cells[0]
     assert execute._next(groups, [])[0] is alone
+
+
+def test_a_finished_cell_is_kept_when_the_cluster_goes(experiment, run_cells, tmp_path, monkeypatch):
+    class Lost(execute._InProcess):
+        ended = 0
+
+        def slots(self):
+            if self.ended == 3:  # the training, then two cells
+                raise ConnectionError("the scheduler has gone")
+            return 1
+
+        def wait(self):
+            self.ended += 1
+            return super().wait()
+
+    monkeypatch.setattr(execute, "_InProcess", Lost)
+    cells, datasets = experiment()
+    with pytest.raises(ConnectionError, match="the scheduler has gone"):
+        run_cells(cells, datasets, tmp_path / "out")
+    with Store(tmp_path / "out" / STORE_FILE) as store:
+        assert set(store.finished(cell.key for cell in cells)["key"]) == {cell.key for cell in cells[:2]}
 
 
 def test_paths_are_absolute_before_they_are_sent(tmp_path, monkeypatch):
