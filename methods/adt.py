@@ -104,7 +104,8 @@ class ADTSettings(TrainingSettings):
     l2
         Factor of the sum of squares of every parameter (weights, biases, scales and shifts) in the loss.
     score
-        What ``score_samples`` returns: "dirichlet" (the reference code) or "softmax" (the papers' text).
+        What ``score_samples`` returns: "dirichlet" (Golan and El-Yaniv) or "softmax" (the text of the COREL paper;
+        Golan and El-Yaniv's simplified score).
     """
 
     epochs: int = checked_field(count, 3)

@@ -25,7 +25,24 @@ _BATCH = 500
 class CorelSettings:
     """Settings of :class:`Corel`; the defaults are those of §5 and of the authors' released code.
 
-    ``reduction`` is over branches: "mean" as in the code, "sum" as in the paper. ``radius`` None stands for ``eta``.
+    Parameters
+    ----------
+    eta
+        The length η that deaths are trained towards.
+    lam
+        Weight λ of the connectivity loss; 0 trains for reconstruction alone.
+    branches, branch_dim
+        Number of branches of the code, and dimensions of each.
+    epochs
+        Passes over the auxiliary images.
+    batch_size
+        Images per batch; a partial last batch is dropped.
+    lr
+        Learning rate of Adam.
+    reduction
+        Over branches: "mean" as in the code, or "sum" as in the paper.
+    radius
+        Radius of the balls; None: ``eta``.
     """
 
     eta: float = 2.0

@@ -27,8 +27,13 @@ GRID_GAMMA = tuple(2.0**k for k in range(-7, 3))
 class OCSVMCAESettings(DCGANSettings):
     """Settings of :class:`OCSVMCAE`; the defaults are the reference's, except for ``nu``, which is ours.
 
-    ``nu`` and γ = "scale" (1 / (dimensions · variance), as in scikit-learn) are the "fixed" selection, made before
-    any label is seen. ``grid`` False omits the "oracle".
+    Parameters
+    ----------
+    nu
+        ν of the "fixed" SVM, whose γ is scikit-learn's "scale", 1 / (dimensions · variance). Both are chosen before any
+        label is seen.
+    grid
+        Whether the "oracle" is computed too.
     """
 
     nu: float = checked_field(real("numbers above 0 and up to 1", lambda nu: 0 < nu <= 1), 0.1)
