@@ -64,7 +64,7 @@ def at_least(least: int) -> Check:
 
 
 def real(accepted: str, holds: Callable[[float], bool]) -> Check:
-    """The check of a real number, no boolean, for which ``holds`` is true, as it has to be false of NaN."""
+    """The check of a real number, no boolean, for which ``holds`` is true, which must reject NaN."""
 
     def check(name: str, value: Any) -> float:
         if type(value) is float and holds(value):

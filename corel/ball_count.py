@@ -42,7 +42,7 @@ class BallCount(BaseEstimator):
 
     Attributes
     ----------
-    stored_ : numpy.ndarray or torch.Tensor of shape (m, n_features)
+    stored_ : numpy.ndarray or torch.Tensor of shape (m, n_features), float32 or float64
         The points of the class, a copy.
     n_features_in_ : int
         Number of columns seen in ``fit``.

@@ -87,7 +87,7 @@ class Checkpoint:
 
         Returns (0, None), with ``parts`` untouched, if there is no file, if it has another key, or if it cannot be
         read, for instance after a disk error; the training then starts again.
-        The global random state of torch is restored too.
+        The global random states of torch, of the CPU and of GPUs that this process uses, are restored too.
         """
         if self.path is None:
             return 0, None
@@ -101,8 +101,10 @@ class Checkpoint:
         try:
             _restore(parts, state["parts"])
             torch.set_rng_state(state["rng"])
-            if torch.cuda.is_available() and state["cuda_rng"]:
-                torch.cuda.set_rng_state_all(state["cuda_rng"])
+            if torch.cuda.is_initialized():
+                # the file may come from a machine with another number of GPUs
+                for device, rng in zip(range(torch.cuda.device_count()), state["cuda_rng"], strict=False):
+                    torch.cuda.set_rng_state(rng, device)
             return int(state["epoch"]), state["extra"]
         except Exception:  # under the right key, but nothing that save() wrote
             _restore(parts, before)
@@ -112,6 +114,11 @@ class Checkpoint:
         """Write ``parts`` as they are after ``epoch`` finished epochs.
 
         ``extra`` may hold numbers, strings, tensors, and lists and dictionaries of these.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
         """
         if self.path is None:
             return
@@ -120,7 +127,7 @@ class Checkpoint:
             "epoch": epoch,
             "extra": extra,
             "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
             "parts": _states(parts),
         }
         write_atomically(self.path, lambda stream: torch.save(state, stream))

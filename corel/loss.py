@@ -21,32 +21,7 @@ from corel.persistence.spanning_tree import (
 def connectivity_loss(
     z: Tensor, eta: float = 2.0, branches: int = 1, p: float = 1.0, reduction: str = "mean"
 ) -> Tensor:
-    """Connectivity loss of a batch of codes: Σ |η − ε| over the b − 1 deaths ε of each branch (Eq. 4).
-
-    Parameters
-    ----------
-    z
-        (b, n) floating point, b ≥ 1, n ≥ 1: b codes. With k branches, branch i is columns i·n/k to (i + 1)·n/k.
-    eta
-        The length η > 0 that death times are to have.
-    branches
-        Number of branches; divides n.
-    p
-        Norm, 1 ≤ p ≤ ∞.
-    reduction
-        Over branches: ``"mean"``, as in the authors' released code, or ``"sum"`` as §5 of the paper writes it.
-
-    Returns
-    -------
-    Tensor
-        A scalar, float64 for float64 codes and float32 otherwise (also under autocast). A single code has no deaths
-        and loss 0. Where |η − ε| or a length has no derivative, the subgradient is 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not as described.
-    """
+    """:class:`ConnectivityLoss` as a function of codes ``z`` (b, n), with the class's parameters, result and errors."""
     eta, branches, reduction = _check_settings(eta, branches, reduction)
     z, p = check_points(z, "z", "(b, n)"), check_p(p)
     if z.dim() != 2:

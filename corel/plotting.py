@@ -29,7 +29,7 @@ _INFINITY, _HIGHEST = 0.95, 0.88
 class Diagram(Protocol):
     """What is drawn; :class:`corel.PersistenceDiagram`, which draws itself by this module, is one.
 
-    To import that class here, too, would be a circle.
+    A protocol, because importing that class, which imports this module, would be circular.
     """
 
     @property

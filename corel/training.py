@@ -1,4 +1,4 @@
-"""Training of the autoencoder (Algorithm 4, step 1)."""
+"""Training of the autoencoder (supplementary material, Algorithm 4, step 1)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: Columns of the history that are measured at every iteration.
 MEASURES = ("reconstruction", "connectivity", "alpha", "epsilon", "beta")
 
-#: uint8 images up to this size are kept on the GPU as a whole.
+#: Images of up to so many bytes, and up to half of the free memory of the GPU, are kept there as a whole.
 _RESIDENT_BYTES = 8 * 2**30
 
 
@@ -75,7 +75,7 @@ def train_autoencoder(
     progress: bool = True,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> tuple[Autoencoder, pd.DataFrame]:
-    """Train an autoencoder for reconstruction and connectivity (§5, Algorithm 4).
+    """Train an autoencoder for reconstruction and connectivity (§5; supplementary material, Algorithm 4).
 
     Minimises, over batches, the mean of Σ|x − x̂| over the pixels of an image plus ``lam`` times the connectivity loss
     (Eq. 4) of each branch's codes, with Adam and its default moments. A partial last batch is dropped.
@@ -149,22 +149,23 @@ def train_autoencoder(
                 start = 0
         if start < epochs:
             state.check_writable()
-        batches = _Batches(array, where)
-        with tqdm(total=epochs * steps, initial=start * steps, unit="batch", disable=not progress) as bar:
-            for epoch in range(start + 1, epochs + 1):
-                trainer.run_epoch(epoch, batches, steps, bar)
-                trainer.save(state, epoch)
+            batches = _Batches(array, where)
+            with tqdm(total=epochs * steps, initial=start * steps, unit="batch", disable=not progress) as bar:
+                for epoch in range(start + 1, epochs + 1):
+                    trainer.run_epoch(epoch, batches, steps, bar)
+                    trainer.save(state, epoch)
     return trainer.model.eval(), trainer.history(steps)
 
 
-_random_state = threading.Lock()
+_random_state_lock = threading.Lock()
 
 
 @contextlib.contextmanager
 def _random_state_kept(device: torch.device) -> Iterator[None]:
     """Give torch's global random state back as it was. Threads take turns: the state is one for all of them."""
-    gpus = range(torch.cuda.device_count()) if device.type == "cuda" else ()
-    with _random_state, torch.random.fork_rng(devices=gpus):
+    used = device.type == "cuda" or torch.cuda.is_initialized()
+    gpus = range(torch.cuda.device_count()) if used else ()
+    with _random_state_lock, torch.random.fork_rng(devices=gpus):
         yield
 
 
@@ -251,7 +252,7 @@ class _Batches:
     def __init__(self, images: np.ndarray, device: torch.device) -> None:
         self.images, self.device = images, device
         self.resident: Tensor | None = None
-        if device.type == "cuda" and images.nbytes <= _RESIDENT_BYTES:
+        if device.type == "cuda" and images.nbytes <= min(_RESIDENT_BYTES, torch.cuda.mem_get_info(device)[0] // 2):
             self.resident = torch.from_numpy(np.array(images)).to(device)
 
     def __len__(self) -> int:

@@ -24,8 +24,8 @@ class PersistenceDiagram:
     dim
         Dimension of the classes.
     points
-        (k, 2) births and deaths, full lengths (not radii); ∞ for the death of an essential class. Differentiable
-        with respect to what :func:`corel.vr_persistence` was given.
+        (k, 2) float32 or float64: births and deaths, full lengths (not radii); ∞ for the death of an essential class.
+        Differentiable with respect to what :func:`corel.vr_persistence` was given.
     birth_simplices
         (k, dim + 1) int64: vertices, ascending, of the simplex that creates each class.
     death_simplices

@@ -165,10 +165,13 @@ def only_backward(x: Tensor) -> bool:
 
 
 def _is_untouched(x: Tensor) -> bool:
-    # outside of forward_ad.dual_level(), no tensor has a tangent; within a transform of torch.func, not all tensors are
-    # wrapped, but operations on the others go through it too
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._C._are_functorch_transforms_active()
-    return forward_ad._current_level < 0 and not wrapped
+    # outside of forward_ad.dual_level(), no tensor has a tangent
+    return forward_ad._current_level < 0 and not in_transform(x)
+
+
+def in_transform(x: Tensor) -> bool:
+    """Whether operations on ``x`` go through a transform of torch.func; within one all do, ``x`` wrapped or not."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x) or torch._C._are_functorch_transforms_active()
 
 
 def is_plain_cpu(points: Tensor) -> bool:
@@ -196,18 +199,8 @@ def _sum_in_order(terms: Tensor) -> Tensor:
 
 # Roots and powers are a custom operator: on the CPU, torch's own are rounded in different ways for different memory
 # layouts, and torch.compile could fuse products and sums.
-@torch.library.custom_op("corel::norm", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("corel::norm", mutates_args=())
 def _norm(u: Tensor, p: float) -> Tensor:
-    from corel.persistence.kernels.lengths import norms
-
-    rows = u.detach().reshape(-1, u.shape[-1]).contiguous()
-    out = rows.new_empty(len(rows))
-    norms(rows.numpy(), p, out.numpy())
-    return out.view(u.shape[:-1])
-
-
-@_norm.register_kernel("cuda")
-def _(u: Tensor, p: float) -> Tensor:
     if p == 2.0:
         smallest, down, up = EUCLIDEAN_RANGE[u.dtype]
         squares = _sum_in_order(u * u)
@@ -218,6 +211,16 @@ def _(u: Tensor, p: float) -> Tensor:
     largest = u.abs().amax(-1, keepdim=True)
     ratio = torch.where(largest < math.inf, u.abs() / torch.where(largest > 0, largest, 1.0), 1.0)
     return largest.squeeze(-1) * _sum_in_order(ratio**p) ** (1.0 / p)
+
+
+@_norm.register_kernel("cpu")
+def _(u: Tensor, p: float) -> Tensor:
+    from corel.persistence.kernels.lengths import norms
+
+    rows = u.detach().reshape(-1, u.shape[-1]).contiguous()
+    out = rows.new_empty(len(rows))
+    norms(rows.numpy(), p, out.numpy())
+    return out.view(u.shape[:-1])
 
 
 @_norm.register_fake

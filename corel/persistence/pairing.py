@@ -112,7 +112,10 @@ class Coboundary:
         return self.order.level[vertices.unsqueeze(2), vertices.unsqueeze(1)].amax((1, 2))
 
     def earliest_cofaces(self, vertices: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """The vertex that completes each simplex to its earliest coface, and the level of that coface."""
+        """The vertex that completes each simplex to its earliest coface, and the level of that coface.
+
+        The level is ``order.levels`` where a simplex has no coface; the vertex then means nothing.
+        """
         n = len(self.order.place)
         apex = torch.arange(n, dtype=torch.int64, device=vertices.device)
         # Level and apex in one number, so that one minimum finds both. On the diagonal it is the greatest: a vertex of

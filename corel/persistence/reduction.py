@@ -1,9 +1,9 @@
-"""Algorithm 3 of the paper: reduction of a matrix over Z₂ in parallel, in torch operations on any device.
+"""Algorithm 3 (supplementary material): reduction of a matrix over Z₂ in parallel, in torch operations on any device.
 
 Columns are added to others until no two have the same lowest one. Of all columns that share a lowest one, the leftmost
-is added to each of the others, and this at once for all lowest ones (Definition 5). Columns are sparse: the indices of
-their ones, one column after the other in a single tensor. A parallel addition sorts the entries of all targets and
-sources and drops those that occur twice.
+is added to each of the others, and this at once for all lowest ones (Definition 5 there). Columns are sparse: the
+indices of their ones, one column after the other in a single tensor. A parallel addition sorts the entries of all
+targets and sources and drops those that occur twice.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SparseColumns:
         return count, self._rows[torch.repeat_interleave(shift, count) + _iota(int(count.sum()), count)]
 
     def additions(self) -> tuple[Tensor, Tensor]:
-        """M(B) of Definition 5: indices of columns (sources, targets), each source to be added to its target."""
+        """M(B) of Definition 5 (supplement): columns (sources, targets), each source to be added to its target."""
         column = self._by_position
         column = column[self.low[column] >= 0]
         low, by_low = self.low[column].sort(stable=True)

@@ -217,7 +217,7 @@ def _edges_of_distances(points: Tensor | None, distances: Tensor | None) -> Tens
 def _find_edges_of_distances(distances: Tensor) -> Tensor:
     if distances.is_cpu:
         edges = cpu_kernels().trees_of_distances(distances) if distances.dtype in _COMPUTED else None
-        if edges is None:  # either what deviates is no more than rounding, or this raises the error that says what does
+        if edges is None:  # not exactly symmetric, or half precision: rounding is evened out, anything more an error
             edges = cpu_kernels().trees_of_distances(symmetric_lengths(distances))
         return torch.from_numpy(edges)
     *lead, n, _ = distances.shape

@@ -20,6 +20,7 @@ from corel.persistence.metric import (
     check_distances,
     check_p,
     edge_lengths,
+    in_transform,
     is_plain_cpu,
     only_backward,
     pairwise_lengths,
@@ -42,7 +43,7 @@ def vr_persistence(
     *,
     distances: Tensor | None = None,
     max_dim: int = 0,
-    max_length: float | None = None,
+    max_length: float | Tensor | None = None,
     algorithm: str = "auto",
 ) -> list[PersistenceDiagram]:
     """Vietoris–Rips persistent homology of a point cloud, or of a matrix of distances, with coefficients in Z₂.
@@ -68,7 +69,8 @@ def vr_persistence(
         Highest dimension of the classes, ≥ 0. Simplices are numbered in 64 bits: that is enough for about 7,000 points
         where ``max_dim`` is 1 and 1,600 where it is 2, and for more where few lengths differ.
     max_length
-        Simplices up to this length are in the filtration, ≥ 0; classes that are alive then are essential. By default
+        Simplices up to this length are in the filtration, ≥ 0, a number or a tensor of shape (), through which no
+        gradient flows; classes that are alive then are essential. By default
         the enclosing radius, the least length within which one point reaches all others: nothing but one component is
         alive beyond it.
     algorithm
@@ -76,7 +78,8 @@ def vr_persistence(
         of the coboundary matrix, which has the same pairs and takes far less work.
         ``"spanning-tree"``: dimension 0 as a minimum spanning tree, from points in O(n) memory.
         ``"auto"``: the spanning tree in dimension 0; above, the coboundary matrix, reduced by a compiled function a
-        column at a time, on the CPU for points on a GPU too. Every way gives the same. Under the transforms of
+        column at a time (with clearing and apparent pairs: Bauer, *Ripser*, 2021), on the CPU for points on a GPU too.
+        Every way gives the same. Under the transforms of
         ``torch.func``, all of them are ``"reduction"``; ``torch.vmap`` is not possible, since the number of classes
         depends on the numbers in the cloud.
 
@@ -122,7 +125,7 @@ def vr_persistence(
     order = None  # not needed for dimension 0 alone
 
     # Kruskal's algorithm reads the numbers themselves, which tensors in a transform of torch.func do not give.
-    tree = algorithm != "reduction" and not torch._C._functorch.is_functorch_wrapped_tensor(source)
+    tree = algorithm != "reduction" and not in_transform(source)
     if tree and max_dim == 0:
         edges = merge_edges(points, p, distances=distances)
         length = _values(source, lengths, edges, p).detach()
@@ -138,21 +141,17 @@ def vr_persistence(
         if distances is None and only_backward(source) and not (source.requires_grad and torch.is_grad_enabled()):
             lengths = matrix  # nothing is differentiated
 
-    # The edges whose lengths are the values of all diagrams, looked up at once.
-    needed, sizes = [], []
-    all_births = [torch.cat((pairs.birth, pairs.essential)) for pairs in all_pairs]
-    for dim, (pairs, births) in enumerate(zip(all_pairs, all_births, strict=True)):
-        for simplices in (pairs.death,) if dim == 0 else (births, pairs.death):
-            needed.append(_longest_edges(order, simplices))
-            sizes.append(simplices.shape[0])
-    value = iter(_values(source, lengths, torch.cat(needed).to(source.device), p).split(sizes))
+    # the edges whose lengths are the values of all diagrams, looked up at once; vertices are born at 0
+    simplices = [(torch.cat((pairs.birth, pairs.essential)), pairs.death) for pairs in all_pairs]
+    needed = [_longest_edges(order, part) for both in simplices for part in both if part.shape[1] > 1]
+    value = iter(_values(source, lengths, torch.cat(needed).to(source.device), p).split([len(part) for part in needed]))
     diagrams = []
-    for dim, (pairs, births) in enumerate(zip(all_pairs, all_births, strict=True)):
-        essential = pairs.essential.shape[0]
-        born = next(value) if dim > 0 else source.new_zeros(births.shape[0])
-        points_of_dim = torch.stack((born, _extend(next(value), essential, math.inf)), 1)
-        by_birth, by_death = (part.to(source.device) for part in (births, _extend(pairs.death, essential, -1)))
-        diagrams.append(PersistenceDiagram(dim, points_of_dim, birth_simplices=by_birth, death_simplices=by_death))
+    for dim, (birth, death) in enumerate(simplices):
+        essential = len(birth) - len(death)
+        born = next(value) if dim > 0 else source.new_zeros(len(birth))
+        values = torch.stack((born, _extend(next(value), essential, math.inf)), 1)
+        both = (part.to(source.device) for part in (birth, _extend(death, essential, -1)))
+        diagrams.append(PersistenceDiagram(dim, values, *both))
     return diagrams
 
 
@@ -223,5 +222,5 @@ def _check_cloud(points: Tensor) -> Tensor:
     else:
         finite = points.isfinite().all()
     if not finite:
-        raise ValueError("points: got a coordinate that is NaN or infinite; accepted are finite ones")
+        raise _checks.non_finite("points")
     return points

@@ -45,6 +45,27 @@ def test_everything_random_comes_back(tmp_path):
     assert fresh["optimizer"].state_dict()["state"][0]["step"] == 1
 
 
+@pytest.mark.parametrize("there", [1, 3])
+def test_a_file_from_a_machine_with_another_number_of_gpus(tmp_path, monkeypatch, there):
+    states, restored = [torch.tensor([1]), torch.tensor([2])], {}
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.update({device: state.item()}))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    module = torch.nn.Linear(1, 1)
+    Checkpoint(tmp_path / "c.pt").save(3, module=module)
+    assert Checkpoint(tmp_path / "c.pt").load(module=module) == (3, None)
+    assert restored == ({0: 1} if there == 1 else {0: 1, 1: 2})
+
+
+def test_gpus_that_are_not_in_use_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: pytest.fail("would initialise the GPUs"))
+    module = torch.nn.Linear(1, 1)
+    Checkpoint(tmp_path / "c.pt").save(3, module=module)
+    assert Checkpoint(tmp_path / "c.pt").load(module=module) == (3, None)
+
+
 def test_other_key_other_parts_or_damage_mean_no_checkpoint(tmp_path):
     path = tmp_path / "c.pt"
     module = torch.nn.Linear(1, 1)

@@ -1,1 +1,6 @@
-"""Compiled kernels of 0-dimensional persistence: call :mod:`.cpu` on the CPU, :mod:`.triton_kernels` on a GPU."""
+"""Compiled kernels.
+
+Spanning trees, gradients and the loss: :mod:`.cpu` on the CPU, :mod:`.triton_kernels` on a GPU. Lengths, orders of
+edges and reduction of coboundary matrices, on the CPU: :mod:`.lengths`, :mod:`.filtrations`, :mod:`.edges`,
+:mod:`.cohomology`.
+"""

@@ -25,8 +25,9 @@ from corel.persistence.kernels.vectors import LANES, LINE
 _WORTH_THREADS, _ENTRIES_WORTH_THREADS = 2_000_000, 500_000
 #: How many times as long a coordinate takes where lengths are powers as for p ∈ {1, 2, ∞}.
 _POWERS = 16
-#: Clouds of more points than this are divided into blocks where p = 1, whose screening of blocks is cheap, and under
-#: other norms where they hold more coordinates than a block; from this many points on, blocks go to several threads.
+#: Clouds of more points than this are divided into blocks: under p = 1 always, since a screen in integers
+#: (:mod:`.large_clouds`) then skips most distances; under other norms if they hold more coordinates than a block. From
+#: the second number of points on, blocks go to several threads.
 _LARGE, _LARGE_FOR_THREADS = 1500, 4000
 #: Most coordinates in a block of a large cloud, and fewest points.
 _BLOCK, _SMALLEST_BLOCK = 2**17, 256
@@ -185,7 +186,7 @@ def connectivity(
 
 
 def _small_tree(points: torch.Tensor, n: int, d: int, p: float, edges: np.ndarray) -> np.ndarray:
-    """The spanning tree of one small cloud, with as little Python as possible: of 32 points, it takes half of the time.
+    """The spanning tree of one small cloud, with as little Python as possible, which for 32 points is half of the time.
 
     Parameters
     ----------
@@ -202,7 +203,7 @@ def _small_tree(points: torch.Tensor, n: int, d: int, p: float, edges: np.ndarra
     if not points.is_contiguous():
         points = points.contiguous()
     lengths = np.empty(n - 1, np.float32 if points.dtype is torch.float32 else np.float64)
-    address = points.data_ptr()
+    address = points.data_ptr()  # a lazily negated tensor is read as its negative: lengths are the same
     if address == 0:
         raise ValueError("points: got a tensor whose memory was freed; accepted are tensors that hold numbers")
     if not small_clouds.spanning_tree(p, address, d, edges, lengths):
@@ -296,14 +297,14 @@ def _short_searches(clouds: np.ndarray, p: float, threads: int) -> list[Searches
             return []
         if len(cloud) < _TRY_FEW_BELOW and cloud.shape[1] > 4:
             few = np.ascontiguousarray(cloud[:: len(cloud) // 2000])
-            if Searches(few, p, 1).length()[0] > 0.8 * len(few):  # so few tell, and cost little
+            if Searches(few, p, 1).sample_cost()[0] > 0.8 * len(few):  # cheaply told: searches visit nearly all points
                 return []
         searches = Searches(cloud, p, threads)
-        offered, looked = searches.length()
-        # nanoseconds: for a pair of points, and then for all that has to do with one point, of all threads together.
-        # Where single points are searched for though leaves could be, many are equal: there will be more such searches.
-        pair, look = (0.15, 40) if p in (1.0, math.inf) else (0.25, 40) if p == 2.0 else (2.0, 10)
-        if len(cloud) * pair <= 200 * threads + 200 + 3.5 * pair * offered + look * looked:
+        offered, visited = searches.sample_cost()
+        # Nanoseconds per point, summed over threads: pairs with all n points in blocks on the left, searches on the
+        # right. Single points are searched for only where many lengths are equal, which means more such searches later.
+        pair, visit = (0.15, 40) if p in (1.0, math.inf) else (0.25, 40) if p == 2.0 else (2.0, 10)
+        if len(cloud) * pair <= 200 * threads + 200 + 3.5 * pair * offered + visit * visited:
             return []
         all_searches.append(searches)
     return all_searches
@@ -332,14 +333,14 @@ class Searches:
         near, length = np.empty((n, leaves.NEAR), np.int32), np.empty((n, leaves.NEAR), dtype)
         following, low, last, bound = np.empty(n, np.int32), np.empty(n, dtype), np.empty(n, dtype), np.empty(n, dtype)
         self.forest = np.arange(n, dtype=np.int32), near, length, following, low, last, bound, np.empty(n, np.int32)
-        self.same, self.points = np.full(len(nodes), -1, np.int32), np.empty(n, np.int32)
+        self.node_component, self.points = np.full(len(nodes), -1, np.int32), np.empty(n, np.int32)
 
-    def length(self) -> tuple[float, float]:
-        """How many points are offered to a leaf, and looked at for a single point, about."""
+    def sample_cost(self) -> tuple[float, float]:
+        """Mean number of points offered to a leaf, and visited in a search for a single point, over a sample."""
         step = max(1, self.leaves // _TRIED)
-        offered, looked = self._search_leaves(0, self.leaves, step)
+        offered, visited = self._search_leaves(0, self.leaves, step)
         tried = len(range(0, self.leaves, step))
-        return offered / tried, looked / (tried * LANES)
+        return offered / tried, visited / (tried * LANES)
 
     def list_neighbours(self) -> None:
         """List the nearest neighbours of all points."""
@@ -348,14 +349,17 @@ class Searches:
         all_true([partial(self._search_leaves, first, stop, 1) for first, stop in ranges], self.threads)
 
     def _search_leaves(self, first: int, stop: int, step: int) -> Any:
-        return trees.search_leaves(self.tree, self.same, self.forest, self.p, first, stop, step)
+        return trees.search_leaves(self.tree, self.node_component, self.forest, self.p, first, stop, step)
 
     def merge(self, components: int, edges: np.ndarray, lengths: np.ndarray, found: int) -> tuple[int, int]:
         """Add the least edge of each component; arguments and what is returned are as for :func:`.trees.merge`."""
         *by_point, bound, least = self.forest
         forest = *by_point, bound[:components], least[:components]
-        points = self.points[: trees.begin(self.tree, self.same, forest, self.points)]
+        points = self.points[: trees.begin(self.tree, self.node_component, forest, self.points)]
         share = max(64, -(-len(points) // (4 * self.threads)))
         shares = [points[first : first + share] for first in range(0, len(points), share)]
-        all_true([partial(trees.search, self.tree, self.same, forest, self.p, each) for each in shares], self.threads)
+        all_true(
+            [partial(trees.search, self.tree, self.node_component, forest, self.p, each) for each in shares],
+            self.threads,
+        )
         return trees.merge(self.tree[0], forest, points, components, edges, lengths, found)

@@ -33,12 +33,12 @@ def _is_exact(matrix):
 
 
 @njit(nogil=True)
-def _advance(row, key, near, name):
+def _advance(row, key, near, newest):
     """Keep the edges to the newest vertex that come before those kept; where ``near`` is −1, none is wanted."""
     for w in range(len(row)):
-        closer = (near[w] >= 0) & ((row[w] < key[w]) | ((row[w] == key[w]) & (name < near[w])))
+        closer = (near[w] >= 0) & ((row[w] < key[w]) | ((row[w] == key[w]) & (newest < near[w])))
         key[w] = row[w] if closer else key[w]
-        near[w] = name if closer else near[w]
+        near[w] = newest if closer else near[w]
 
 
 @compiled()
@@ -70,12 +70,12 @@ def spanning_trees(matrices, first, stop, pairs, lengths):
         if not _is_exact(matrices[b]):
             return False
         key[:], near[:n], near[n:] = np.inf, NO_EDGE, -1
-        name = 0
+        newest = 0
         for step in range(n - 1):
-            key[name], near[name] = np.inf, -1
-            _advance(matrices[b, name], key, near, np.int32(name))
+            key[newest], near[newest] = np.inf, -1
+            _advance(matrices[b, newest], key, near, np.int32(newest))
             lengths[b, step] = least(key, tiles)
-            edges[step], name = first_edge(side, 0, tiles, lengths[b, step])
+            edges[step], newest = first_edge(side, 0, tiles, lengths[b, step])
         sort_edges(edges, lengths[b], spare_edges, spare_lengths)
         for e in range(n - 1):
             pairs[b, e, 0], pairs[b, e, 1] = edges[e] >> 32, edges[e] & 0xFFFFFFFF

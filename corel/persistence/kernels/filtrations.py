@@ -1,6 +1,7 @@
-"""Edges of a filtration in Numba: as :mod:`corel.persistence.filtration` in torch operations, at less cost.
+"""Lengths, enclosing radius and order of edges of a filtration in Numba.
 
-Each torch operation takes microseconds, and of a filtration of few points there are more of these than of work.
+They are what :mod:`corel.persistence.metric` and :mod:`corel.persistence.filtration` compute in torch operations. For
+few points, the fixed cost of each torch operation would exceed the computation.
 """
 # mypy: disable-error-code="no-untyped-def"
 

@@ -32,39 +32,39 @@ _SHORT = 32
 def _partition(arrays, first, stop, pivot):
     """Bring the values of a range that are below the pivot to its front. Returns where the others begin."""
     # ranges of their own, so that the compiler knows that no index is negative
-    values, indices, spare_values, spare_names = _range(arrays, first, stop)
+    values, indices, spare_values, spare_indices = _range(arrays, first, stop)
     low, high = 0, len(values) - 1
     for i in range(len(values)):  # without a branch: which way it would go cannot be foreseen
         value, name = values[i], indices[i]
-        spare_values[low], spare_names[low] = value, name
-        spare_values[high], spare_names[high] = value, name
+        spare_values[low], spare_indices[low] = value, name
+        spare_values[high], spare_indices[high] = value, name
         below = np.int64(value < pivot)
         low += below
         high += below - 1
     for i in range(len(values)):
-        values[i], indices[i] = spare_values[i], spare_names[i]
+        values[i], indices[i] = spare_values[i], spare_indices[i]
     return first + low
 
 
 @njit(nogil=True)
 def _sort(arrays, first, stop):
     """Sort a few values, and indices with them: a value's place is how many come before it, which vectors count."""
-    values, indices, spare_values, spare_names = _range(arrays, first, stop)
+    values, indices, spare_values, spare_indices = _range(arrays, first, stop)
     for i in range(len(values)):
         value, place = values[i], np.int32(0)
         for x in values[:i]:
             place += np.int32(x <= value)
         for x in values[i:]:
             place += np.int32(x < value)
-        spare_values[place], spare_names[place] = value, indices[i]
+        spare_values[place], spare_indices[place] = value, indices[i]
     for i in range(len(values)):
-        values[i], indices[i] = spare_values[i], spare_names[i]
+        values[i], indices[i] = spare_values[i], spare_indices[i]
 
 
 @njit(nogil=True)
 def _range(arrays, first, stop):
-    values, indices, spare_values, spare_names = arrays
-    return values[first:stop], indices[first:stop], spare_values[first:stop], spare_names[first:stop]
+    values, indices, spare_values, spare_indices = arrays
+    return values[first:stop], indices[first:stop], spare_values[first:stop], spare_indices[first:stop]
 
 
 @njit(nogil=True)
@@ -139,8 +139,8 @@ def grow(points, tree, spare, root, levels):
         The node, whose place in ``nodes`` is filled in, and how many levels.
     """
     indices, tiles, nodes, boxes = tree
-    values, spare_values, spare_names = spare
-    arrays = values, indices, spare_values, spare_names
+    values, spare_values, spare_indices = spare
+    arrays = values, indices, spare_values, spare_indices
     sample = np.empty(_MEDIAN, points.dtype)
     before, count = root, 1
     for _ in range(levels):

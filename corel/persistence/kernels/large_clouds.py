@@ -155,7 +155,7 @@ def _remove_point(side, screen, slot, last, points):
     tiles, key, near, indices = side
     quantised, sums, bound, low = screen
     tile, lane, last_tile, last_lane = slot // LANES, slot % LANES, last // LANES, last % LANES
-    name = indices[slot]
+    newest = indices[slot]
     for k in range(points.shape[1]):
         tiles[tile, k, lane] = points[indices[last], k]
         quantised[tile, k, lane] = quantised[last_tile, k, last_lane]
@@ -165,7 +165,7 @@ def _remove_point(side, screen, slot, last, points):
     tiles[last_tile, 0, last_lane] = np.inf
     for changed in (tile, last_tile):
         low[changed] = least(key[changed * LANES :], 1)
-    return name
+    return newest
 
 
 @njit(nogil=True)
@@ -220,10 +220,10 @@ def tree_of_blocks(p, points, a, a_stop, b, b_stop, edges, lengths):
     # The newest vertex was taken from `here`, and has edges to all of `there`. With one block, `here` stays empty.
     if between:
         left -= 1
-        name = _remove_point(here, here_screen, 0, left, points)
+        newest = _remove_point(here, here_screen, 0, left, points)
     else:
         opposite -= 1
-        name = _remove_point(there, there_screen, 0, opposite, points)
+        newest = _remove_point(there, there_screen, 0, opposite, points)
     for i in range(lengths.size):
         tiles, key, near, _ = there
         quantised, _, bound, low = there_screen
@@ -231,19 +231,19 @@ def tree_of_blocks(p, points, a, a_stop, b, b_stop, edges, lengths):
         if screening:
             total = 0
             for k in range(d):
-                x = np.int16(np.rint(points[name, k] / step))
+                x = np.int16(np.rint(points[newest, k] / step))
                 total += x
                 vertex[k] = x
             found = _screen(quantised, vertex, bound, np.int16((total >> 1) + 1), opposite_count, hits)
             for h in range(found):
                 tile, slot = hits[h], hits[h] * LANES
-                low[tile] = advance_1(tiles[tile:], points[name], key[slot:], near[slot:], 1, name)
+                low[tile] = advance_1(tiles[tile:], points[newest], key[slot:], near[slot:], 1, newest)
                 _update_bounds(there, there_screen, tile, step)
             seen += opposite_count
             hit += found
             screening = i < 256 or 2 * hit < seen  # a screen that lets most tiles pass costs more than it saves
         else:
-            advance(tiles, points[name], key, near, opposite_count, name, p)
+            advance(tiles, points[newest], key, near, opposite_count, newest, p)
             for tile in range(opposite_count):
                 low[tile] = least(key[tile * LANES :], 1)
         near_least = least(here_screen[3], (count + LANES - 1) // LANES)
@@ -258,10 +258,10 @@ def tree_of_blocks(p, points, a, a_stop, b, b_stop, edges, lengths):
         edges[i], lengths[i] = min(edge, far_edge), length
         if edge < far_edge:
             left -= 1
-            name = _remove_point(here, here_screen, slot, left, points)
+            newest = _remove_point(here, here_screen, slot, left, points)
         else:
             opposite -= 1
-            name = _remove_point(there, there_screen, far_slot, opposite, points)
+            newest = _remove_point(there, there_screen, far_slot, opposite, points)
             if between:
                 here, there, here_screen, there_screen = there, here, there_screen, here_screen
                 left, opposite = opposite, left

@@ -1,8 +1,8 @@
 """Searches for neighbours in a k-d tree (:mod:`.kd_trees`) in vector instructions, a leaf at a time.
 
-A lane of a vector is a point of a leaf. What is compared is a total, which grows with the length: a sum for p = 1, one
-of squares for p = 2, else a maximum, which no length is below. Boxes are computed with by the same operations in the
-same order, and rounding is monotone: the total to a box is never above the total to a point within, to the last bit.
+A lane of a vector is a point of a leaf. Points are compared by totals: Σ|uₖ| for p = 1, Σuₖ² for p = 2, and for every
+other p max|uₖ|, a lower bound of the length. The total to a box is computed by the same operations in the same order;
+as rounding is monotone, it is at most the total to any point inside, to the last bit.
 """
 # mypy: disable-error-code="no-untyped-def"
 

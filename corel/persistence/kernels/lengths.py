@@ -66,7 +66,7 @@ def emit_lengths(
     Parameters
     ----------
     builder, p
-        Where; which norm.
+        The builder to emit with; the norm: 1, 2 or ∞.
     vector, d
         The type of a vector of coordinates, and how many there are of a point.
     emit_difference
@@ -113,20 +113,20 @@ def _make_advance(p: float) -> Any:
     """:func:`advance` for p ∈ {1, 2, ∞}."""
 
     @intrinsic
-    def advance(typingctx, tiles, vertex, key, near, count, name):
+    def advance(typingctx, tiles, vertex, key, near, count, newest):
         scalar = key.dtype
 
         def codegen(context, builder, signature, args):
             tiles, vertex, key, near = (array_data(context, builder, signature, args, index) for index in range(4))
-            d, count, name = context.make_array(signature.args[1])(context, builder, args[1]), args[4], args[5]
+            d, count, newest = context.make_array(signature.args[1])(context, builder, args[1]), args[4], args[5]
             d = builder.extract_value(d.shape, 0)
             real, integer = context.get_value_type(scalar), ir.IntType(scalar.bitwidth)
             align = scalar.bitwidth // 8
 
             least = cgutils.alloca_once_value(builder, constant(real, math.inf))
             if scalar.bitwidth == 32:
-                name = builder.trunc(name, integer)
-            names = splat(builder, name)
+                newest = builder.trunc(newest, integer)
+            names = splat(builder, newest)
             with cgutils.for_range(builder, count) as loop:
                 start = builder.mul(loop.index, builder.mul(d, d.type(LANES)))
 
@@ -160,8 +160,11 @@ advance_1, _advance_2, _advance_inf = _make_advance(1.0), _make_advance(2.0), _m
 
 
 @njit(nogil=True, error_model="numpy")
-def screen(points, d, p):
-    """By what to multiply ‖u‖₁ to get a lower bound of ‖u‖p, u (d,), which is one if it is above the second number."""
+def lower_bound_factor(points, d, p):
+    """A factor f such that f · ‖u‖₁ ≤ ‖u‖p for u (d,), rounding included, and what f · ‖u‖₁ has to exceed.
+
+    Below that, near the subnormal numbers, relative errors are not bounded.
+    """
     epsilon = np.finfo(points.dtype).eps
     # ‖u‖₁ ≤ d^(1 − 1/p) ‖u‖p; the last factor allows for rounding
     factor = points.dtype.type(d ** (1.0 / p - 1.0) * max(0.0, 1.0 - 8.0 * (d + 8) * epsilon))
@@ -169,12 +172,12 @@ def screen(points, d, p):
 
 
 @njit(nogil=True, error_model="numpy")
-def _advance_p(tiles, vertex, key, near, count, name, p):
+def _advance_p(tiles, vertex, key, near, count, newest, p):
     """:func:`advance` for any other p. Powers are slow, and computed only where no lower bound excludes an edge."""
     real = key.dtype.type
     d = vertex.size
     total, largest = np.empty(LANES, key.dtype), np.empty(LANES, key.dtype)
-    factor, normal = screen(key, d, p)
+    factor, normal = lower_bound_factor(key, d, p)
     least = real(np.inf)
     for tile in range(count):
         total[:] = 0
@@ -192,14 +195,14 @@ def _advance_p(tiles, vertex, key, near, count, name, p):
                 for k in range(d):
                     length += _power(abs(tiles[tile, k, lane] - vertex[k]), largest[lane], p)
                 length = _root(length, largest[lane], p)
-                if length < old or (length == old and name < near[slot]):
-                    key[slot], near[slot] = length, name
+                if length < old or (length == old and newest < near[slot]):
+                    key[slot], near[slot] = length, newest
             least = min(least, key[slot])
     return least
 
 
 @njit(nogil=True)
-def advance(tiles, vertex, key, near, count, name, p):
+def advance(tiles, vertex, key, near, count, newest, p):
     """Replace the shortest known edges of points by edges to a vertex where these are shorter.
 
     Parameters
@@ -214,7 +217,7 @@ def advance(tiles, vertex, key, near, count, name, p):
         (tiles · LANES,) integers as wide as ``key``: the other end of that edge; −1 in slots without a point.
     count
         How many tiles are looked at.
-    name
+    newest
         The number of the vertex.
     p
         1 ≤ p ≤ ∞.
@@ -225,12 +228,12 @@ def advance(tiles, vertex, key, near, count, name, p):
         The least of the keys in these tiles.
     """
     if p == 1.0:
-        return advance_1(tiles, vertex, key, near, count, name)
+        return advance_1(tiles, vertex, key, near, count, newest)
     if p == 2.0:
-        return _advance_2(tiles, vertex, key, near, count, name)
+        return _advance_2(tiles, vertex, key, near, count, newest)
     if p == np.inf:
-        return _advance_inf(tiles, vertex, key, near, count, name)
-    return _advance_p(tiles, vertex, key, near, count, name, p)
+        return _advance_inf(tiles, vertex, key, near, count, newest)
+    return _advance_p(tiles, vertex, key, near, count, newest, p)
 
 
 @njit(nogil=True, error_model="numpy")

@@ -45,12 +45,12 @@ def _make_advance(p: float) -> Any:
     """:func:`_advance` for p ∈ {1, 2, ∞}."""
 
     @intrinsic
-    def advance(typingctx, tiles, key, edge, indices, vertex, name, count, length, chosen, slot):
+    def advance(typingctx, tiles, key, edge, indices, vertex, newest, count, length, chosen, slot):
         scalar, integer_type = key.dtype, edge.dtype
 
         def codegen(context, builder, signature, args):
             data = [array_data(context, builder, signature, args, index) for index in (0, 1, 2, 3, 4, 5, 7, 8, 9)]
-            tiles, key, edge, indices, vertex, name, length, chosen, slot = data
+            tiles, key, edge, indices, vertex, newest, length, chosen, slot = data
             d = builder.extract_value(context.make_array(signature.args[4])(context, builder, args[4]).shape, 0)
             rows = builder.extract_value(context.make_array(signature.args[0])(context, builder, args[0]).shape, 1)
             real, integer = context.get_value_type(scalar), context.get_value_type(integer_type)
@@ -66,7 +66,7 @@ def _make_advance(p: float) -> Any:
                 builder.store(value, pointer(data, index), align=scalar.bitwidth // 8)
 
             zero = d.type(0)
-            newest = load(name, zero)
+            newest = load(newest, zero)
             least = cgutils.alloca_once_value(builder, constant(real, math.inf, lanes))
             first = cgutils.alloca_once_value(builder, constant(integer, integer_type.maxval, lanes))
             place = cgutils.alloca_once_value(builder, constant(integer, 0, lanes))
@@ -95,7 +95,7 @@ def _make_advance(p: float) -> Any:
             store(builder.load(place), slot, zero)
             return context.get_dummy_value()
 
-        arrays = tiles, key, edge, indices, vertex, name
+        arrays = tiles, key, edge, indices, vertex, newest
         return types.void(*arrays, types.intp, length, chosen, slot), codegen
 
     return advance
@@ -105,7 +105,7 @@ _advance_1, _advance_2, _advance_inf = _make_advance(1.0), _make_advance(2.0), _
 
 
 @njit(nogil=True)
-def _advance(p, group, vertex, name, count, length, chosen, slot):
+def _advance(p, group, vertex, newest, count, length, chosen, slot):
     """Replace the shortest known edges of points by edges to the newest vertices, and find the first of all edges.
 
     Parameters
@@ -114,7 +114,7 @@ def _advance(p, group, vertex, name, count, length, chosen, slot):
         1, 2 or ∞.
     group
         See the top of this file.
-    vertex, name
+    vertex, newest
         (d, lanes) coordinates and (lanes,) number of the newest vertex of each cloud.
     count
         How many slots are looked at.
@@ -124,11 +124,11 @@ def _advance(p, group, vertex, name, count, length, chosen, slot):
     """
     tiles, key, edge, indices = group
     if p == 1.0:
-        _advance_1(tiles, key, edge, indices, vertex, name, count, length, chosen, slot)
+        _advance_1(tiles, key, edge, indices, vertex, newest, count, length, chosen, slot)
     elif p == 2.0:
-        _advance_2(tiles, key, edge, indices, vertex, name, count, length, chosen, slot)
+        _advance_2(tiles, key, edge, indices, vertex, newest, count, length, chosen, slot)
     else:
-        _advance_inf(tiles, key, edge, indices, vertex, name, count, length, chosen, slot)
+        _advance_inf(tiles, key, edge, indices, vertex, newest, count, length, chosen, slot)
 
 
 @intrinsic
@@ -194,16 +194,16 @@ def _fill(group, points, first, stop):
 
 
 @njit(nogil=True)
-def _remove_points(group, slot, last, vertex, name):
+def _remove_points(group, slot, last, vertex, newest):
     """Remove the point in ``slot``, (lanes,), of each lane, and move the one in slot ``last`` there.
 
-    Coordinates and numbers of the removed points are written to ``vertex``, (d, lanes), and ``name``, (lanes,).
+    Coordinates and numbers of the removed points are written to ``vertex``, (d, lanes), and ``newest``, (lanes,).
     """
     tiles, key, edge, indices = group
     # for an unsigned index Numba has no check whether it is negative
     for lane in range(tiles.shape[2]):
         at = np.uint64(slot[lane])
-        name[lane] = indices[at, lane]
+        newest[lane] = indices[at, lane]
         key[at, lane], edge[at, lane], indices[at, lane] = key[last, lane], edge[last, lane], indices[last, lane]
     for k in range(len(vertex)):
         for lane in range(tiles.shape[2]):
@@ -222,7 +222,7 @@ def spanning_trees(p, points, first, stop, pairs, lengths):
     # with an even number of lines per slot, and most of all with 64, slots would compete for the same sets of the cache
     tiles, key = np.empty((n, d | 1, lanes), points.dtype), np.empty(rows, points.dtype)
     group = tiles, key, integers(rows, points), integers(rows, points)
-    vertex, name, slot = np.empty((d, lanes), points.dtype), integers(lanes, points), integers(lanes, points)
+    vertex, newest, slot = np.empty((d, lanes), points.dtype), integers(lanes, points), integers(lanes, points)
     grown, chosen = np.empty((n - 1, lanes), points.dtype), integers((n - 1, lanes), points)
     for start in range(first, stop, lanes):
         end = min(start + lanes, stop)
@@ -230,8 +230,8 @@ def spanning_trees(p, points, first, stop, pairs, lengths):
         slot[:] = 0
         for step in range(n - 1):
             left = n - 1 - step
-            _remove_points(group, slot, left, vertex, name)
-            _advance(p, group, vertex, name, left, grown[step], chosen[step], slot)
+            _remove_points(group, slot, left, vertex, newest)
+            _advance(p, group, vertex, newest, left, grown[step], chosen[step], slot)
         _sort(grown, chosen)
         for cloud in range(start, end):
             for e in range(n - 1):

@@ -126,7 +126,7 @@ def _grow_tree(p, points, side, edges, lengths):
     tiles, key, near, indices = side
     count, gaps, removed, slot = len(tiles), np.empty(LANES, np.int64), 0, 0
     for step in range(n - 1):
-        name = indices[slot]
+        newest = indices[slot]
         key[slot], near[slot], tiles[slot // LANES, 0, slot % LANES] = np.inf, -1, np.inf
         # Other points are moved once there are as many gaps as points in the last tile: reading a vector that was
         # written element by element just before takes long.
@@ -136,7 +136,7 @@ def _grow_tree(p, points, side, edges, lengths):
         if left == (count - 1) * LANES:
             _close_gaps(side, gaps, left, points)
             count, removed = count - 1, 0
-        lengths[step] = advance(tiles, points[name], key, near, count, name, p)
+        lengths[step] = advance(tiles, points[newest], key, near, count, newest, p)
         edges[step], slot = first_edge(side, 0, count, lengths[step])
     return True
 

@@ -29,7 +29,7 @@ from corel.persistence.kernels.compiled import compiled
 from corel.persistence.kernels.edges import AFTER_ALL_EDGES, root
 from corel.persistence.kernels.kd_trees import DEPTH
 from corel.persistence.kernels.leaves import NEAR, nearest, offer_one, reach, within
-from corel.persistence.kernels.lengths import EUCLIDEAN_RANGE_32, EUCLIDEAN_RANGE_64, norm, screen
+from corel.persistence.kernels.lengths import EUCLIDEAN_RANGE_32, EUCLIDEAN_RANGE_64, lower_bound_factor, norm
 from corel.persistence.kernels.vectors import LANES, lowest_bit
 
 #: From this many points of a leaf on, these are searched for at once.
@@ -91,7 +91,7 @@ def _spare(tiles):
 
 
 @njit(nogil=True, error_model="numpy")
-def _search(i, wanted, tree, same, forest, spare, p):
+def _search(i, wanted, tree, node_component, forest, spare, p):
     """List the ``wanted`` nearest points of other components to point i, or the nearest within the bound of its own.
 
     Returns how many points were visited.
@@ -101,7 +101,7 @@ def _search(i, wanted, tree, same, forest, spare, p):
     stack, above, point, difference, totals = spare
     own, smallest = component[i], _smallest(tiles)
     powers = p != 1.0 and p != 2.0 and p != np.inf
-    factor, normal = screen(tiles, len(point), p)
+    factor, normal = lower_bound_factor(tiles, len(point), p)
     for k in range(len(point)):
         point[k] = tiles[i // LANES, k, i % LANES]
     near[i, 0] = -1
@@ -120,10 +120,10 @@ def _search(i, wanted, tree, same, forest, spare, p):
             to_right = _to_box(point, boxes[right], p)
             if to_left < to_right:  # the nearer one is visited first
                 left, right, to_left, to_right = right, left, to_right, to_left
-            if to_left <= limit and same[left] != own:
+            if to_left <= limit and node_component[left] != own:
                 stack[height], above[height] = left, to_left
                 height += 1
-            if to_right <= limit and same[right] != own:
+            if to_right <= limit and node_component[right] != own:
                 stack[height], above[height] = right, to_right
                 height += 1
             continue
@@ -172,7 +172,7 @@ def _insert(indices, near, length, i, place, j, length_ij, pair):
 
 
 @compiled(error_model="numpy")
-def search_leaves(tree, same, forest, p, first, stop, step):
+def search_leaves(tree, node_component, forest, p, first, stop, step):
     """List neighbours of the points in every ``step``-th of the leaves from the tile ``first`` to before ``stop``.
 
     Each point is a component of its own. Several threads may do so at once, each for its own leaves.
@@ -181,7 +181,7 @@ def search_leaves(tree, same, forest, p, first, stop, step):
     ----------
     tree
         See :mod:`.kd_trees`.
-    same
+    node_component
         (nodes,) int32: the component that all points of a node are in, −1 if there are several.
     forest
         See the head of this file.
@@ -236,7 +236,7 @@ def search_leaves(tree, same, forest, p, first, stop, step):
                         visited += 2 * LANES  # a later search, about: this list will not do
                 following[i], low[i], last[i], bound[i] = 0, length[i, 0], roots[NEAR, lane], length[i, 0]
             if found == 0:
-                visited += _search(i, NEAR, tree, same, forest, spare, p)
+                visited += _search(i, NEAR, tree, node_component, forest, spare, p)
     return offered, visited
 
 
@@ -251,15 +251,16 @@ def _leaf(nodes, tile):
 
 
 @njit(nogil=True, error_model="numpy")
-def _bound_leaf(leaf, tree, same, forest, spare, best, near, p):
-    """Bound the least edge of a component from above, and from below for the points of a leaf that are all in it.
+def _bound_leaf(leaf, tree, node_component, forest, spare, best, near, p):
+    """Tighten the upper bound of a component's least edge, and the lower bounds of the points of a leaf within it.
 
-    Most of these then need no search of their own, which is what finds the edge: of equal ones, the first.
+    Points whose lower bound exceeds the upper one need no search. The edge itself is found by the searches, which
+    choose the first of edges of equal length.
     """
     indices, tiles, nodes, boxes = tree
     component, _, _, _, low, last, bound, _ = forest
     stack, _, _, difference, _ = spare
-    own, here, smallest = same[leaf], nodes[leaf, 0], _smallest(tiles)
+    own, here, smallest = node_component[leaf], nodes[leaf, 0], _smallest(tiles)
     lanes, a_little_more = min(len(indices) - here * LANES, LANES), type(smallest)(1.000001)
     best[0, :lanes], best[0, lanes:], near[:] = _limit(bound[own], p, smallest) * a_little_more, -np.inf, -1
     top, height = leaf, 0
@@ -269,7 +270,7 @@ def _bound_leaf(leaf, tree, same, forest, spare, best, near, p):
             top = (top - 1) // 2
         height -= 1
         node = stack[height]
-        if same[node] == own or not reach(tiles, here, boxes, node, best, p):
+        if node_component[node] == own or not reach(tiles, here, boxes, node, best, p):
             continue
         there, stop = nodes[node]
         if stop - there > 1:
@@ -278,7 +279,7 @@ def _bound_leaf(leaf, tree, same, forest, spare, best, near, p):
             height += 2
             continue
         count = min(len(indices) - there * LANES, LANES)
-        if same[node] >= 0:
+        if node_component[node] >= 0:
             offer_one(tiles, here, there, 0, count, best, near, p)
         else:
             for lane in range(count):
@@ -304,15 +305,15 @@ def _bound_leaf(leaf, tree, same, forest, spare, best, near, p):
 
 
 @compiled(error_model="numpy")
-def search(tree, same, forest, p, points):
+def search(tree, node_component, forest, p, points):
     """Find the nearest point of another component to points that are given, where that may be the least edge.
 
-    Several threads may do so at once, each for its own points. A bound that one of them overwrites, of a component or
-    of another point of the same leaf, was true, and is only wider than it might be.
+    Several threads may do so at once, each for its own points. They share ``low``, ``last`` and ``bound`` without
+    locks: if an update is lost, an older bound stays, which still holds and excludes less.
 
     Parameters
     ----------
-    tree, same, forest, p
+    tree, node_component, forest, p
         As for :func:`search_leaves`.
     points
         (m,) int32.
@@ -331,17 +332,17 @@ def search(tree, same, forest, p, points):
         if stop == len(points) or points[stop] // LANES != tile:
             if stop - first >= _SEVERAL:
                 leaf = _leaf(nodes, tile)
-                if same[leaf] >= 0:
-                    _bound_leaf(leaf, tree, same, forest, spare, best, near, p)
+                if node_component[leaf] >= 0:
+                    _bound_leaf(leaf, tree, node_component, forest, spare, best, near, p)
             first = stop
     for i in points:
         if low[i] <= bound[component[i]]:
-            _search(i, 1, tree, same, forest, spare, p)
+            _search(i, 1, tree, node_component, forest, spare, p)
     return True
 
 
 @njit(nogil=True)
-def _is_less(indices, near, length, following, i, j):
+def _comes_before(indices, near, length, following, i, j):
     """Whether the edge from point i to ``near[following]`` comes before that of point j, by (length, edge)."""
     a, b = following[i], following[j]
     if length[i, a] != length[j, b]:
@@ -350,13 +351,13 @@ def _is_less(indices, near, length, following, i, j):
 
 
 @compiled()
-def begin(tree, same, forest, points):
+def begin(tree, node_component, forest, points):
     """Begin a round: find the least edges that are listed, and whose neighbours have to be searched for.
 
     Parameters
     ----------
-    tree, same, forest
-        As for :func:`search_leaves`; ``same`` is brought up to date if there is something to search for.
+    tree, node_component, forest
+        As for :func:`search_leaves`; ``node_component`` is brought up to date if there is something to search for.
     points
         (n,) int32: the points whose nearest point of another component is not listed are written to this.
 
@@ -379,7 +380,7 @@ def begin(tree, same, forest, points):
             place += 1
         if place < NEAR and near[i, place] >= 0:
             following[i], low[i] = place, length[i, place]
-            if least[own] < 0 or _is_less(indices, near, length, following, i, least[own]):
+            if least[own] < 0 or _comes_before(indices, near, length, following, i, least[own]):
                 bound[own], least[own] = low[i], i
         else:
             following[i], low[i] = NEAR, last[i]
@@ -391,23 +392,23 @@ def begin(tree, same, forest, points):
             points[wanted] = i
             wanted += 1
     if wanted > 0:
-        _bring_up_to_date(len(indices), nodes, component, same)
+        _update_node_components(len(indices), nodes, component, node_component)
     return wanted
 
 
 @njit(nogil=True)
-def _bring_up_to_date(n, nodes, component, same):
+def _update_node_components(n, nodes, component, node_component):
     for node in range(len(nodes) - 1, -1, -1):
         first, stop = nodes[node]
         if stop - first > 1:
-            left, right = same[2 * node + 1], same[2 * node + 2]
-            same[node] = left if left == right else -1
+            left, right = node_component[2 * node + 1], node_component[2 * node + 2]
+            node_component[node] = left if left == right else -1
         elif stop > first:
             own = component[first * LANES]
-            same[node] = own
+            node_component[node] = own
             for i in range(first * LANES + 1, min(stop * LANES, n)):
                 if component[i] != own:
-                    same[node] = -1
+                    node_component[node] = -1
                     break
 
 
@@ -422,7 +423,7 @@ def merge(indices, forest, points, components, edges, lengths, found):
     for i in points:
         if following[i] < NEAR:
             own = component[i]
-            if least[own] < 0 or _is_less(indices, near, length, following, i, least[own]):
+            if least[own] < 0 or _comes_before(indices, near, length, following, i, least[own]):
                 least[own] = i
     parent = np.arange(components)
     for c in range(components):

@@ -436,8 +436,8 @@ CLOUD, MATRIX = torch.zeros(3, 2), torch.zeros(3, 3)
         ({"points": CLOUD.int()}, TypeError, "points: got torch.int32"),
         ({"points": torch.zeros(2, 3, 2)}, ValueError, r"points: got shape \(2, 3, 2\)"),
         ({"points": torch.zeros(0, 2)}, ValueError, "at least one point"),
-        ({"points": torch.tensor([[math.nan]])}, ValueError, "points: got a coordinate that is NaN"),
-        ({"points": torch.tensor([[math.inf]])}, ValueError, "points: got a coordinate"),
+        ({"points": torch.tensor([[math.nan]])}, ValueError, "points: got NaN or infinity"),
+        ({"points": torch.tensor([[math.inf]])}, ValueError, "points: got NaN or infinity"),
         ({"points": CLOUD, "p": 0.5}, ValueError, "p: got 0.5"),
         ({"points": CLOUD, "max_dim": -1}, ValueError, "max_dim: got -1"),
         ({"points": CLOUD, "max_dim": 1.0}, TypeError, "max_dim: got 1.0"),
@@ -530,6 +530,23 @@ def test_transforms_of_torch_func(max_dim, given):
     value, slope = torch.func.jvp(total, (points,), (tangent,))
     torch.testing.assert_close(value, total(points))
     torch.testing.assert_close(slope, (expected * tangent).sum())
+
+
+@pytest.mark.parametrize("max_dim", [0, 1])
+@pytest.mark.parametrize("given", ["points", "distances"])
+def test_torch_func_of_something_else(max_dim, given):
+    """The cloud is not wrapped, but operations on it go through the transform."""
+    points = torch.randn(9, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    source = {"points": points} if given == "points" else {"distances": (points[:, None] - points).abs().sum(-1)}
+
+    def total(factor):
+        return factor * sum(diagram.points[:, 0].sum() for diagram in vr_persistence(**source, max_dim=max_dim))
+
+    one = torch.tensor(1.0, dtype=torch.float64)
+    expected = total(one)
+    for transform in (torch.func.grad, torch.func.jacrev, torch.func.jacfwd):
+        torch.testing.assert_close(transform(total)(one), expected)
+    torch.testing.assert_close(torch.func.jvp(total, (one,), (one,))[1], expected)
 
 
 def test_norm_by_position_as_in_death_times():
