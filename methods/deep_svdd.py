@@ -32,8 +32,8 @@ def contrast_normalise(images: Tensor) -> Tensor:
     """
     centred = images - images.mean(dim=(1, 2, 3), keepdim=True)
     scale = centred.abs().mean(dim=(1, 2, 3), keepdim=True)
-    # The scale of a constant image is 0 up to rounding, which is below 5e-7 of its value. The smallest real contrast, one
-    # grey level in one of 3,072 values, is 2.5e-6 of white: the threshold lies between the two.
+    # The scale of a constant image is 0 up to rounding, which is below 5e-7 of its value. The smallest real contrast,
+    # one grey level in one of 3,072 values, is 2.5e-6 of white: the threshold lies between the two.
     rounding = 5e-7 * images.abs().amax(dim=(1, 2, 3), keepdim=True)
     return torch.where(scale > rounding, centred / scale, 0.0)
 
