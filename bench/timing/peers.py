@@ -205,11 +205,14 @@ def installed(p: float) -> tuple[list[Ready], dict[str, str], list[str]]:
         if p not in peer.norms:
             left_out.append(f"{peer.name}: not compared, it knows p = {', '.join(f'{q:g}' for q in peer.norms)} alone")
             continue
+        threads = torch.get_num_threads()
         try:
             ready = Ready(peer.name, peer.make(p), None if peer.make_batch is None else peer.make_batch(p))
             versions[peer.distribution] = metadata.version(peer.distribution)
         except Exception as error:  # one built for another numpy, say, may fail by any error while it is imported
             left_out.append(f"{peer.name}: not installed ({error})")
             continue
+        finally:
+            torch.set_num_threads(threads)  # Numba's OpenMP layer, once started, gives every library all cores
         found.append(ready)
     return found, versions, left_out

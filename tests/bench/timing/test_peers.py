@@ -53,3 +53,19 @@ def test_peers_that_cannot_be_compared_are_named(monkeypatch):
     )
     found, versions, _ = peers.installed(2.0)
     assert ([peer.name for peer in found], versions) == (["euclidean"], {"numpy": np.__version__})
+
+
+def test_a_peer_that_changes_the_number_of_threads_changes_it_for_nobody_else(monkeypatch):
+    threads = torch.get_num_threads()
+
+    def greedy(p):
+        torch.set_num_threads(threads + 1)
+        return len
+
+    def broken(p):
+        torch.set_num_threads(threads + 2)
+        raise AttributeError("built for another numpy")
+
+    monkeypatch.setattr(peers, "PEERS", [peers.Peer("greedy", "numpy", greedy), peers.Peer("broken", "numpy", broken)])
+    assert [peer.name for peer in peers.installed(2.0)[0]] == ["greedy"]
+    assert torch.get_num_threads() == threads
