@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that they start
     torch.set_num_threads(1)
     threadpool_limits(1)
+THREADS = torch.get_num_threads()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,9 +22,10 @@ def _environment():
 
     For a module, because clusters that its tests share are made before a fixture of a single test is.
     """
-    before, threads = dict(os.environ), torch.get_num_threads()
+    before = dict(os.environ)
+    torch.set_num_threads(THREADS)  # a library that is imported while tests are collected may have changed it
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(THREADS)
     if dict(os.environ) != before:
         os.environ.clear()
         os.environ.update(before)
