@@ -36,7 +36,7 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Check published tables: each file against the rows it is made of, each row against its key, each "
         "AUC against\nwhat a count of pairs can be; then compute a sample of the rows again, with their own settings, "
-        "seeds, threads and data.\nWithout a folder: check all of results/ and the numbers in README.md, and compute "
+        "seeds, threads and data.\nWithout a folder: check all of results/ and the numbers pages cite, and compute "
         "nothing.",
         epilog="Status: 0 all that was checked is right; 1 something is not; 2 a wrong argument; "
         f"{NOTHING_COMPUTED} nothing is wrong, but none of the rows\ncould be computed again (no data, another version "

@@ -336,7 +336,7 @@ def _find_pyod(wanted: str) -> type:
         known = _pyod_detectors()
     except ImportError:
         raise ImportError(
-            f"method 'pyod:{wanted}' needs the package pyod, which is not installed: pip install 'corel[pyod]'"
+            f"method 'pyod:{wanted}' needs the package pyod, which is not installed: pip install pyod"
         ) from None
     if wanted.lower() not in known:
         names = ", ".join(sorted(class_name for _, class_name in known.values()))

@@ -88,7 +88,7 @@ def table1_parser() -> FileParser:
     add("--test-images", type=positive_int, metavar="N",
         help="score N test images alone, drawn by class, the same for every method (default: all)")  # fmt: skip
     add("--auxiliary", nargs="+", metavar="NAME",
-        help="datasets whose unlabelled training images the shared autoencoder learns from, a row each (default: "
+        help="datasets whose unlabelled training images the shared representation learns from, a row each (default: "
         "the paper's choice for each dataset; digits and folders use their own)")  # fmt: skip
     add("--runs", type=run_count, default=5, help="draws of M images per class (default: 5)")
     add("--classes", nargs="+", metavar="CLASS",
