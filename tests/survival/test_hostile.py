@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import pickle
 import re
+import shutil
 import sqlite3
 import struct
 import sys
@@ -17,7 +19,7 @@ import pytest
 import torch
 
 import bench
-from bench import data
+from bench import data, table1
 from bench.engine.cells import printable
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -26,7 +28,6 @@ from small import METHOD, without_times, write_images
 sys.path.pop(0)
 
 ROOT = Path(bench.__file__).parents[1]
-SMALL = ["--classes", "0", "1", "--runs", "1", "--train-per-class", "20", "--test-images", "40"]
 
 
 class Runs:
@@ -39,14 +40,21 @@ class Runs:
         return open, (self.path, "w")
 
 
-def calls(name: str) -> dict[str, list[ast.Call]]:
-    """Where our code calls a function of this name, by file."""
-    found: dict[str, list[ast.Call]] = {}
+@functools.cache
+def all_calls() -> dict[str, dict[str, list[ast.Call]]]:
+    """Where our code calls which function, by its name as it is written and by file."""
+    found: dict[str, dict[str, list[ast.Call]]] = {}
     for path in (path for package in ("bench", "methods", "corel") for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
-                found.setdefault(path.relative_to(ROOT).as_posix(), []).append(node)
+            if isinstance(node, ast.Call):
+                files = found.setdefault(ast.unparse(node.func), {})
+                files.setdefault(path.relative_to(ROOT).as_posix(), []).append(node)
     return found
+
+
+def calls(name: str) -> dict[str, list[ast.Call]]:
+    """Where our code calls a function of this name, by file."""
+    return all_calls().get(name, {})
 
 
 def test_nothing_is_loaded_in_a_way_that_runs_code():
@@ -97,14 +105,27 @@ def test_names_that_look_like_html(tmp_path, call):
     assert names[0] in (tmp_path / "<out>" / "cells.csv").read_text(encoding="utf-8")
 
 
+WORDS = ["--datasets", "folder:images", "--methods", "m.py", "--train-per-class", "4", "--runs", "1"]
+
+
+@pytest.fixture(scope="module")
+def run_once(tmp_path_factory):
+    """A folder with a finished run, and the images and the method beside it."""
+    place = tmp_path_factory.mktemp("hostile")
+    write_images(place / "images", {"a": (60, 60, 200), "b": (60, 200, 60)})
+    (place / "m.py").write_text(METHOD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr("bench.analysis.page.write", lambda *_, **__: None)
+        assert table1.main([*WORDS, "--workers", "1", "--data-root", "data", "--out", "run"]) == 0
+    return place
+
+
 @pytest.fixture
-def run(tmp_path, call):
-    """A finished run."""
-    write_images(tmp_path / "images", {"a": (60, 60, 200), "b": (60, 200, 60)})
-    (tmp_path / "m.py").write_text(METHOD)
-    words = ["--datasets", "folder:images", "--methods", "m.py", "--train-per-class", "4", "--runs", "1"]
-    assert call("table1", *words, "--out", "run")[0] == 0
-    return words
+def run(tmp_path, call, run_once):
+    """A copy of that folder, in which commands are called; returns the words of its run."""
+    shutil.copytree(run_once, tmp_path, dirs_exist_ok=True)
+    return WORDS
 
 
 def change(path: Path, *statements: str) -> None:
@@ -223,7 +244,20 @@ def test_a_terminal_obeys_no_name(tmp_path, call, run):
 
 def test_files_of_a_training_and_features_that_a_stranger_left(tmp_path, call):
     """Whatever lies in the place of what is kept between runs: no code of it runs, and the numbers are ours."""
-    words = [*SMALL, "--methods", "corel", "--set", "corel.epochs=1", "--out", "out"]
+    write_images(tmp_path / "images", {"a": (60, 60, 200), "b": (60, 200, 60)})
+    words = [
+        "--datasets",
+        "folder:images",
+        "--methods",
+        "corel",
+        "--train-per-class",
+        "4",
+        "--runs",
+        "1",
+        "--out",
+        "out",
+    ]
+    words += ["--set", "corel.epochs=1", "--set", "corel.batch_size=4"]
     status, _, error = call("table1", *words)
     assert status == 0, error
     expected = without_times(tmp_path / "out" / "cells.csv")
@@ -238,7 +272,7 @@ def test_files_of_a_training_and_features_that_a_stranger_left(tmp_path, call):
         if number:
             file.write_bytes(pickle.dumps(Runs(ran)))
         else:
-            np.save(file, np.array([Runs(ran)] * 1347, dtype=object), allow_pickle=True)
+            np.save(file, np.array([Runs(ran)] * len(np.load(file)), dtype=object), allow_pickle=True)
     (tmp_path / "out" / "cells.sqlite").unlink()
     encoder.with_name(f"{encoder.name}.json").write_text(json.dumps({**took, "seconds": "<b>", "versions": {"a": []}}))
     status, output, error = call("table1", *words)
