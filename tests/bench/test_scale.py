@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
-import os
+import re
 import signal
 
 import numpy as np
@@ -57,6 +58,17 @@ def test_every_size_is_run_and_written(in_this_process, tmp_path, capsys):
         assert name in output
 
 
+def test_a_size_alone(in_this_process, tmp_path, capsys):
+    """Then --base does not matter."""
+    words = ["--size", "6x40x3", "--no-growth", "--base", "2x15x1", "--threads", "1", "--out", str(tmp_path / "out")]
+    assert command(*words) == 0
+    assert in_this_process == [Size(6, 40, 3)]
+    assert pd.read_csv(tmp_path / "out" / "scale.csv")["part"].tolist() == ["whole"]
+    output = capsys.readouterr().out
+    assert "powers of" not in output
+    assert "extrapolated" not in output
+
+
 def test_what_was_measured_is_kept_until_the_last_size_is_done(monkeypatch, tmp_path, capsys):
     def alone(size, **how):
         if size.test == 40:
@@ -89,10 +101,15 @@ def test_a_process_of_its_own(tmp_path):
     assert "accepted are 1 to 0" in str(here.recv())
 
 
-def test_a_process_that_ends_is_one_line(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(synthetic_codes, "_answer", os.abort)
-    with pytest.raises(RuntimeError, match="ended: could not allocate memory"):
-        synthetic_codes.run_alone(Size(2, 10, 2), seed=0, workers=1, threads=1, progress=False)
+def test_a_process_that_ends_is_one_line(monkeypatch, capfd, tmp_path):
+    (tmp_path / "ends_at_once.py").write_text("import os\n\ndef answer(*_):\n    os._exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)  # that process has the same path
+    monkeypatch.setattr(synthetic_codes, "_answer", importlib.import_module("ends_at_once").answer)
+    assert command("--size", "2x10x2", "--no-growth", "--threads", "1", "--out", str(tmp_path / "out")) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert re.match(
+        r"bench\.scale: error: out of memory \(the process of .* ended: could not allocate memory\?\)", line
+    )
 
 
 def test_extrapolation_finds_the_terms_that_cost():
