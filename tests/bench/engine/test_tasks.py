@@ -165,14 +165,16 @@ def test_method_that_ends_the_program_costs_its_cell(task, fit):
     assert tasks.run_task(task(fit)).error == "SystemExit: 7"
 
 
-def test_only_the_chosen_test_images_are_scored(task):
-    made = task("self.seen = 0", "{'': (score, setattr(self, 'seen', len(features)))[0] * 0 + self.seen}", 4)
+def test_only_the_chosen_test_images_are_scored(task, tmp_path):
+    seen = tmp_path / "seen.npy"
+    made = task(variants=f"(np.save({str(seen)!r}, features), {{'': score}})[1]", test_images=4)
     labels = made.test_labels.open()
     subset = protocol.test_subset(labels, 4, dataset="digits", base_seed=0)
     assert len(subset) == 4
     assert (np.diff(subset) > 0).all()
     assert np.bincount(labels[subset]).tolist() == [2, 2]
-    assert tasks.run_task(made).aucs == {"": 0.5}
+    assert tasks.run_task(made).aucs == {"": 1.0}
+    np.testing.assert_array_equal(np.load(seen), made.test.open()[subset])
     assert tasks.run_task(task(variants="{'': np.arange(6.0)}", test_images=4)).error == (
         "ValueError: scores: the method returned shape (6,); accepted are (4,), one score an image, and (k, 4), a "
         "family of k scores, by the name 'oracle'"
