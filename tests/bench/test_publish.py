@@ -154,6 +154,20 @@ def test_other_numbers_for_the_same_cell(call):
     assert Path("results/small/rows.csv").read_bytes() == before
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, write_experiment) -> Path:
+    """A folder with a finished run, ``run``, and one without a finished cell, ``empty``."""
+    place = tmp_path_factory.mktemp("runs")
+    write_experiment(place)
+    words = ["--datasets", "folder:images", "--methods", "mean_colour.py", "--train-per-class", "4", "--runs", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr("bench.analysis.page.write", lambda *_, **__: None)
+        for out, limit in (("run", "1"), ("empty", "1e-9")):
+            assert table1.main([*words, "--workers", "1", "--limit-hours", limit, "--out", out]) == 0
+    return place
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -172,9 +186,9 @@ def test_other_numbers_for_the_same_cell(call):
         ([], "required: RUN"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(call, words, message):
-    call.table1("run", "--runs", "1")
-    call.table1("empty", "--limit-hours", "1e-9")
+def test_bad_input_is_one_line_and_status_2(call, runs, words, message):
+    for name in ("run", "empty"):
+        shutil.copytree(runs / name, name)
     for name, content in (
         ("text/cells.sqlite", "no database " * 200),
         ("damaged/rows.csv", "a,b\n1,2\n"),
