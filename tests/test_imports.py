@@ -99,7 +99,9 @@ def test_the_walk_itself(tmp_path, files, circle, up):
 
 def test_importing_corel_loads_nothing_heavy():
     program = "import sys, corel; print(*{name.split('.')[0] for name in sys.modules})"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=300
+    )
     loaded = set(run.stdout.split())
     assert "torch" in loaded
     assert not loaded & {"pandas", "sklearn", "scipy", "matplotlib", "numba", "llvmlite", "torchvision"}
@@ -109,5 +111,7 @@ def test_every_public_name_is_there():
     program = (
         "import corel; assert set(corel.__all__) <= set(dir(corel)); print(*(getattr(corel, n) for n in corel.__all__))"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=300
+    )
     assert "BallCount" in run.stdout

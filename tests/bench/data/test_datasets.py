@@ -426,6 +426,7 @@ def test_the_locale_changes_nothing(tmp_path, content, load):
     result = subprocess.run(
         [sys.executable, "-c", code, b"folder:" + root, str(tmp_path / "other")],
         env={**os.environ, "LC_ALL": "C"}, cwd=str(Path(data.__file__).parents[2]), capture_output=True, text=True,
+        timeout=300,
     )  # fmt: skip
     assert result.stdout.strip() == load(f"folder:{os.fsdecode(root)}").fingerprint, result.stderr
 
