@@ -74,7 +74,7 @@ def run_cells():
                 cells,
                 datasets,
                 store,
-                Options(**{"cache": folder / "cache", "progress": False, **options}),
+                Options(**{"cache": folder / "cache", "device": "cpu", "progress": False, **options}),
                 on_cell=lambda cell: order.append(cell.key),
             )
             keys = [cell.key for cell in cells]

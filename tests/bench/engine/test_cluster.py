@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -87,6 +88,14 @@ def small():
         one.close()
 
 
+def wait_for_workers(engine: Cluster, count: int) -> None:
+    """Wait until so many have started."""
+    deadline = time.monotonic() + 160
+    while engine.slots() < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def wait(engine: Cluster):
     """The next task that ends."""
     deadline = time.monotonic() + 300
@@ -140,8 +149,7 @@ def test_local_workers(tmp_path, capfd, monkeypatch):
         assert wait(engine)[1] is True
         engine.start(os.getenv, "MALLOC_TRIM_THRESHOLD_")
         assert wait(engine)[1] is None
-        while engine.slots() < 2:
-            time.sleep(0.05)
+        wait_for_workers(engine, 2)
         for _ in range(2):
             engine.start(eval, "(__import__('time').sleep(0.5), __import__('os').getpid())[1]")
         assert len({wait(engine)[1] for _ in range(2)} | {os.getpid()}) == 3
@@ -152,7 +160,8 @@ def test_local_workers(tmp_path, capfd, monkeypatch):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_worker_that_ends_while_it_starts_is_replaced(capfd):
+def test_a_worker_that_ends_while_it_starts_is_replaced(capfd, monkeypatch):
+    monkeypatch.setattr(cluster, "REFILL_SECONDS", 0.3)
     others = multiprocessing.active_children()
     with local_cluster(1, "cpu") as engine:
         deadline = time.monotonic() + 60
@@ -161,9 +170,7 @@ def test_a_worker_that_ends_while_it_starts_is_replaced(capfd):
             time.sleep(0.01)
         started.pop().kill()
         assert engine.slots() == 0
-        while engine.slots() < 1:
-            assert time.monotonic() < deadline + 100
-            time.sleep(0.05)
+        wait_for_workers(engine, 1)
         engine.start(os.getenv, "PATH")
         assert wait(engine)[1] == os.environ["PATH"]
         assert engine.slots() == 1
@@ -194,8 +201,11 @@ def test_workers_end_with_a_driver_that_is_killed(tmp_path, workers):
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    assert process.stdout.readline() == b"ready\n"
-    process.kill()
+    try:
+        assert select.select([process.stdout], [], [], 160)[0], "it is not ready"
+        assert process.stdout.readline() == b"ready\n"
+    finally:
+        process.kill()
     process.communicate(timeout=60)  # the pipe is closed when the last of them has gone
 
 
