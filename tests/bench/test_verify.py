@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from bench.analysis import citations, publication, verification
 from bench.engine import published
 from bench.engine.cells import Cell
 from bench.engine.command_line import run
-from bench.engine.recomputation import sample
+from bench.engine.recomputation import Recomputation, sample
 
 FOLDER = "results/small"
 #: Learns from auxiliary images, and has two rows in the table: one for each offset.
@@ -77,6 +78,7 @@ def published_once(tmp_path_factory, write_experiment):
     (place / "learner.py").write_text(LEARNER)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.setattr("bench.analysis.page.write", lambda *_, **__: None)
         words = ["--datasets", "folder:images", "--methods", "mean_colour.py", "learner.py", "--train-per-class", "4",
                  "--set", "learner.py.offset=0", "--set", "learner.py.offset=90", "--workers", "1"]  # fmt: skip
         assert command("table1", *words, "--runs", "2") == 0
@@ -159,6 +161,43 @@ def test_what_is_kept_is_not_computed_again(here, capsys, monkeypatch):
         assert command("verify", FOLDER, *part, "--out", "again") == 0
     assert len(log.read_text().splitlines()) == 6
     assert "18 equal bit for bit" in capsys.readouterr().out
+
+
+def test_device_and_data_are_those_that_were_given(here, capsys, monkeypatch):
+    given, compute = [], Recomputation.run
+
+    def spy(self, keys, data_root, device, workers, report):
+        given.append((data_root, device))
+        compute(self, keys, data_root, device, workers, report)
+
+    monkeypatch.setattr(Recomputation, "run", spy)
+    assert command("verify", FOLDER, "--sample", "2", "--device", "cpu", "--data-root", "elsewhere") == 0
+    assert given == [("elsewhere", "cpu")]
+    assert list(Path("elsewhere").rglob("*.npy"))
+    assert "2 equal bit for bit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("out", "kept"), [([], "nothing is kept without --out"), (["--out", "again"], "kept in again")]
+)
+def test_ctrl_c_says_what_is_kept(here, capsys, monkeypatch, out, kept):
+    compute = Recomputation.run
+
+    def interrupted(self, keys, data_root, device, workers, report):
+        def first(comparison):
+            report(comparison)
+            raise KeyboardInterrupt
+
+        compute(self, keys, data_root, device, workers, first)
+
+    monkeypatch.setattr(Recomputation, "run", interrupted)
+    assert command("verify", FOLDER, "--sample", "3", *out) == 130
+    captured = capsys.readouterr()
+    assert captured.err.endswith(f"\nbench.verify: interrupted; 1 of 3 rows are compared; {kept}\n")
+    assert len(re.findall("^equal bit for bit: ", captured.out, re.MULTILINE)) == 1
+    if out:
+        with sqlite3.connect("again/verify.sqlite") as connection:
+            assert connection.execute("SELECT count(*) FROM cells").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("column", [
