@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 
 from bench import data, table1
 from bench.analysis import tables
+from bench.engine import execute
 from bench.engine.command_line import run
 from bench.engine.store import Store
 
@@ -34,7 +36,7 @@ def table(image_folder: Path, method_file: str, tmp_path: Path, capsys, monkeypa
     def go(*arguments: str, out: str = "results", workers: bool = True):
         log.write_text("")
         given = ["--datasets", f"folder:{image_folder}", "--methods", method_file, "--out", str(tmp_path / out)]
-        given += ["--train-per-class", "4", "--runs", "2", "--data-root", str(tmp_path / "data")]
+        given += ["--train-per-class", "4", "--runs", "2", "--data-root", str(tmp_path / "data"), "--device", "cpu"]
         given += ["--workers", "1"] if workers else []
         given += arguments
         try:
@@ -93,10 +95,11 @@ def test_second_run_runs_nothing_and_a_deleted_row_reruns_that_cell_alone(table)
     assert without_times(table.out / "table1.csv") == first
 
 
-def test_two_workers_give_the_same_file_as_one(table):
+def test_workers_give_the_same_files_as_this_process(table):
+    """Whether both compute is left to chance: one may be done before the other has started."""
     table(out="one")
     table("--workers", "2", out="two")
-    assert len({line.split()[0] for line in table.fits}) >= 1
+    assert len(table.fits) == 6
     assert str(os.getpid()) not in {line.split()[0] for line in table.fits}
     for name in ("table1.csv", "cells.csv"):
         assert without_times(table.out.parent / "one" / name) == without_times(table.out / name)
@@ -117,6 +120,16 @@ def test_row_says_how_it_came_about(table):
     assert row["device"].startswith("cpu (")
     assert row["threads"] == 1
     assert re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{32}", row["dataset_fingerprint"])
+
+
+def test_threads_that_were_asked_for_and_those_of_a_profile(table, monkeypatch):
+    monkeypatch.setattr("bench.engine.cores.available_cores", lambda: 3)
+    words = ["--runs", "1", "--classes", "red"]
+    table(*words, "--threads", "2")
+    table(*words, "--profile", "paper")
+    with sqlite3.connect(table.out / "cells.sqlite") as connection:
+        found = connection.execute("SELECT profile, threads FROM cells ORDER BY profile").fetchall()
+    assert found == [("paper", 3), ("quick", 2)]
 
 
 def test_regimes_stand_side_by_side(table):
@@ -563,26 +576,25 @@ def _wait_for_cells(process: subprocess.Popen[str], out: Path, count: int) -> No
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_killed_run_goes_on_to_the_same_table(image_folder, method_file, tmp_path, workers):
+def test_killed_run_goes_on_to_the_same_table(table, image_folder, method_file, tmp_path):
+    """Of one worker, tests/survival kills it at many moments."""
     out = tmp_path / "killed"
-    process = _start(image_folder, method_file, out, "--workers", workers, sleep="0.5")
+    process = _start(image_folder, method_file, out, "--workers", "2", sleep="0.5")
     _wait_for_cells(process, out, 2)
     process.kill()
     process.wait()
     kept = _finished(out)
     assert 2 <= kept < 12
-    again = _start(image_folder, method_file, out, "--workers", workers, sleep="0")
+    again = _start(image_folder, method_file, out, "--workers", "2", sleep="0")
     output, error = again.communicate(timeout=120)
     assert again.returncode == 0, error
     assert f"{12 - kept} cells run (0 failed), {kept} taken" in output
-    whole = tmp_path / "whole"
-    _start(image_folder, method_file, whole, sleep="0").communicate(timeout=120)
+    assert table("--runs", "4", out="whole")[0] == 0
     for name in ("table1.csv", "cells.csv"):
-        assert without_times(out / name) == without_times(whole / name)
+        assert without_times(out / name) == without_times(table.out / name)
 
 
-@pytest.mark.parametrize(("workers", "name"), [("1", "SIGINT"), ("2", "SIGINT"), ("2", "SIGTERM"), ("1", "SIGHUP")])
+@pytest.mark.parametrize(("workers", "name"), [("2", "SIGINT"), ("1", "SIGHUP")])
 def test_signal_is_answered_in_few_words_and_keeps_what_is_finished(image_folder, method_file, tmp_path, workers, name):
     out = tmp_path / "interrupted"
     process = _start(image_folder, method_file, out, "--workers", workers, sleep="0.5")
@@ -626,22 +638,24 @@ def test_ctrl_c_while_workers_start(image_folder, method_file, tmp_path):
     assert error.endswith("bench.table1: interrupted; 0 of 15 cells are finished and kept\n")
 
 
-def test_dask_cluster_gives_the_same_table(table):
-    distributed = pytest.importorskip("distributed")
-    table(out="here")
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-    ) as cluster:
-        given = ["--scheduler", cluster.scheduler_address]
-        status, output, error = table(*given, out="cluster", workers=False)
+def test_the_engine_is_told_of_a_scheduler(table, monkeypatch):
+    """That a cluster gives the same rows is a test of the engine."""
+    told, engine = [], execute.execute
+
+    def here(cells, datasets, store, options, **more):
+        told.append(options.scheduler)
+        return engine(cells, datasets, store, dataclasses.replace(options, scheduler=None), **more)
+
+    monkeypatch.setattr(execute, "execute", here)
+    status, output, error = table("--scheduler", "tcp://127.0.0.1:9", workers=False)
     assert status == 0, error
+    assert told == ["tcp://127.0.0.1:9"]
     assert "6 cells run (0 failed)" in output
-    assert str(os.getpid()) not in {line.split()[0] for line in table.fits}
-    assert without_times(table.out.parent / "here" / "table1.csv") == without_times(table.out / "table1.csv")
 
 
-def test_no_scheduler_there(table):
+def test_no_scheduler_there(table, monkeypatch):
     pytest.importorskip("distributed")
+    monkeypatch.setattr("bench.engine.cluster.ANSWER_SECONDS", 0.5)
     for device in ("auto", "cuda:99"):  # the devices are the cluster's, not of this machine
         status, _, error = table("--scheduler", "tcp://127.0.0.1:9", "--device", device, workers=False)
         assert status == 2
