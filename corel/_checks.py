@@ -205,3 +205,10 @@ def native(array: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # numbers too large for float64 become infinity, which callers refuse
             return array.astype(np.float64)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor of the same memory where torch can take it, of a copy elsewhere."""
+    array = np.require(array, requirements=["C", "W"])  # torch warns of memory that cannot be written to
+    # torch refuses negative strides; numpy calls an axis of length 1 contiguous whatever its stride is
+    return torch.from_numpy(array.copy() if min(array.strides, default=0) < 0 else array)

@@ -238,4 +238,4 @@ def _numbers(Z: Any) -> np.ndarray | Tensor:
 
 
 def _tensor(points: np.ndarray | Tensor) -> Tensor:
-    return points if isinstance(points, Tensor) else torch.from_numpy(np.require(points, requirements=["C", "W"]))
+    return points if isinstance(points, Tensor) else _checks.as_tensor(points)

@@ -204,8 +204,7 @@ def _finite(points: np.ndarray | Tensor) -> Tensor:
     if isinstance(points, np.ndarray):
         if points.dtype.kind != "f":
             raise TypeError(f"points: got dtype {points.dtype}; accepted are floating-point numbers")
-        # torch refuses negative strides, and warns of memory that cannot be written to
-        points = torch.from_numpy(np.require(_checks.native(points), requirements=["C", "W"]))
+        points = _checks.as_tensor(_checks.native(points))
     elif not isinstance(points, Tensor):
         raise TypeError(f"points: got {type(points).__name__}; accepted are numpy arrays and torch tensors")
     cloud = check_points(points.detach())

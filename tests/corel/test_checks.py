@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from corel import _checks
+from corel import BallCount, _checks
+from corel.theory import alpha_beta
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,14 @@ def test_fields_of_a_frozen_dataclass():
     assert type(Settings(np.int64(3)).size) is int
     with pytest.raises(TypeError, match="rate: got 'x'"):
         Settings(1, "x")
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_reversed_rows_are_taken_though_one_alone_counts_as_contiguous(rows):
+    points = np.arange(2.0 * rows).reshape(rows, 2)
+    assert torch.equal(_checks.as_tensor(points[::-1]), torch.from_numpy(points[::-1].copy()))
+    stored = np.array([[0.0, 1.0], [2.0, 2.0], [3.0, 0.0]])
+    count = BallCount(radius=1.5, p=1.5).fit(stored)
+    assert np.array_equal(count.score_samples(points[::-1]), count.score_samples(points)[::-1])
+    clouds = np.random.default_rng(0).normal(size=(rows, 5, 2))
+    assert alpha_beta(clouds[::-1]) == alpha_beta(clouds)
