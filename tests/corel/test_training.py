@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from corel import Autoencoder, ConnectivityLoss, train_autoencoder, training
+from corel import Autoencoder, ConnectivityLoss, death_times, train_autoencoder, training
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (65, 3, 32, 32), dtype=np.uint8)
 SMALL = {"epochs": 3, "batch_size": 20, "branches": 4, "branch_dim": 3, "progress": False, "device": "cpu"}
@@ -37,8 +36,9 @@ def test_history_has_a_row_per_iteration_without_the_partial_batch():
     assert not model.training
 
 
-def test_first_step_is_the_papers_loss():
-    _, history = train_autoencoder(IMAGES, **{**SMALL, "epochs": 1}, seed=3)
+@pytest.mark.parametrize("eta", [2.0, 0.7])
+def test_first_step_is_the_papers_loss(eta):
+    _, history = train_autoencoder(IMAGES, **{**SMALL, "epochs": 1}, eta=eta, seed=3)
     torch.manual_seed(3)
     model = Autoencoder(4, 3)
     order = training._permutation(len(IMAGES), 3, 1)[:20]
@@ -46,7 +46,10 @@ def test_first_step_is_the_papers_loss():
     reconstructed, z = model(x)
     expected = sum((x[i] - reconstructed[i]).abs().sum() for i in range(20)) / 20
     assert history["reconstruction"][0] == pytest.approx(expected.item(), rel=1e-5)
-    assert history["connectivity"][0] == pytest.approx(ConnectivityLoss(branches=4)(z).item(), rel=1e-5)
+    assert history["connectivity"][0] == pytest.approx(ConnectivityLoss(eta, branches=4)(z).item(), rel=1e-5)
+    deaths = torch.stack([death_times(branch) for branch in z.detach().split(3, dim=1)])
+    spread = [deaths.amin(1).mean().item(), deaths.mean().item(), deaths.amax(1).mean().item()]
+    assert history.loc[0, ["alpha", "epsilon", "beta"]].tolist() == pytest.approx(spread, rel=1e-5)
 
 
 def test_sum_over_branches_is_the_mean_times_their_number():
@@ -139,14 +142,29 @@ def test_finished_training_is_loaded_continued_or_redone(tmp_path, monkeypatch):
     assert path.read_bytes() == kept, "the longer training is kept"
 
 
-@pytest.mark.parametrize("change", [{"seed": 9}, {"lam": 1.0}, {"reduction": "sum"}, {"images": 255 - IMAGES}])
-def test_checkpoint_of_another_training_is_not_used(tmp_path, change):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[bytes, torch.Tensor]:
+    """The checkpoint of a finished training, and its weights."""
+    path = tmp_path_factory.mktemp("finished") / "state.pt"
+    model, _ = train_autoencoder(IMAGES, **SMALL, checkpoint=path)
+    return path.read_bytes(), weights(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    # η lies among the deaths: one above them all would give the same gradients
+    [{"seed": 9}, {"eta": 0.03}, {"lam": 1.0}, {"lr": 2e-3}, {"reduction": "sum"}, {"images": 255 - IMAGES}],
+    ids=lambda change: next(iter(change)),
+)
+def test_checkpoint_of_another_training_is_not_used(tmp_path, finished, change):
     path = tmp_path / "state.pt"
-    train_autoencoder(IMAGES, **SMALL, checkpoint=path)
+    checkpoint, others = finished
+    path.write_bytes(checkpoint)
     arguments = {"images": IMAGES, **SMALL, **change}
     expected, _ = train_autoencoder(**arguments)
     got, _ = train_autoencoder(**arguments, checkpoint=path)
     assert torch.equal(weights(got), weights(expected))
+    assert not torch.equal(weights(got), others)
 
 
 def test_whole_numbers_are_the_same_settings(tmp_path):
@@ -182,13 +200,23 @@ def test_damaged_checkpoint_starts_again(tmp_path):
 
 
 SCRIPT = """
-import sys
+import os, signal, sys
 import numpy as np, torch
-from corel import train_autoencoder
+from corel import train_autoencoder, training
+state, result, kill_at = sys.argv[1], sys.argv[2], int(sys.argv[3])
+step, steps = training._Trainer.step, []
+
+def counted(self, x):
+    steps.append(1)
+    if len(steps) == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, x)
+
+training._Trainer.step = counted
 images = np.random.default_rng(0).integers(0, 256, (65, 3, 32, 32), dtype=np.uint8)
-model, _ = train_autoencoder(images, epochs=40, batch_size=20, branches=4, branch_dim=3, progress=False, device="cpu",
-                             checkpoint=sys.argv[1] if len(sys.argv) > 2 else None)
-torch.save(model.state_dict(), sys.argv[-1])
+model, _ = train_autoencoder(images, epochs=4, batch_size=20, branches=4, branch_dim=3, progress=False, device="cpu",
+                             checkpoint=state or None)
+torch.save((model.state_dict(), len(steps)), result)
 """
 
 
@@ -198,19 +226,18 @@ def test_killed_process_goes_on_bit_for_bit(tmp_path):
     script.write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(Path(training.__file__).parent.parent)}
     state = tmp_path / "state.pt"
-    words = [sys.executable, str(script), str(state), str(tmp_path / "killed.pt")]
-    process = subprocess.Popen(words, env=environment)
-    deadline = time.monotonic() + 120
-    while not state.exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+
+    def train(state: str, result: str, kill_at: int) -> int:
+        words = [sys.executable, str(script), state, str(tmp_path / result), str(kill_at)]
+        return subprocess.run(words, env=environment, timeout=300).returncode
+
+    assert train(str(state), "killed.pt", 8) == -signal.SIGKILL  # in the third of four epochs
+    assert state.exists()
     assert not (tmp_path / "killed.pt").exists()
-    subprocess.run(words, env=environment, check=True, timeout=300)
-    subprocess.run([sys.executable, str(script), str(tmp_path / "whole.pt")], env=environment, check=True, timeout=300)
-    killed, whole = torch.load(tmp_path / "killed.pt"), torch.load(tmp_path / "whole.pt")
+    assert train(str(state), "killed.pt", 0) == 0
+    assert train("", "whole.pt", 0) == 0
+    (killed, steps), (whole, all_steps) = torch.load(tmp_path / "killed.pt"), torch.load(tmp_path / "whole.pt")
+    assert (steps, all_steps) == (6, 12)
     assert all(torch.equal(killed[name], whole[name]) for name in whole)
 
 
