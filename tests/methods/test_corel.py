@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 import methods
 import methods.corel as module
-from corel import BallCount, train_autoencoder
+from corel import Autoencoder, BallCount, train_autoencoder
 from methods.base import NonFiniteLossError
 from methods.corel import Corel, CorelSettings, history_path
 
@@ -24,15 +24,20 @@ SMALL = CorelSettings(epochs=2, batch_size=16, branches=4, branch_dim=3)
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """The keyword arguments of every training that takes place."""
+    """The keyword arguments of every call of a training that trains nothing: each gives other weights."""
     calls: list[dict] = []
-    train = module.train_autoencoder
 
-    def counted(images, **arguments):
+    def untrained(images, **arguments):
         calls.append(arguments)
-        return train(images, **arguments)
+        if arguments["checkpoint"] is not None:
+            arguments["checkpoint"].parent.mkdir(exist_ok=True)
+            arguments["checkpoint"].touch()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(len(calls))
+            autoencoder = Autoencoder(arguments["branches"], arguments["branch_dim"])
+        return autoencoder.eval(), pd.DataFrame({"epoch": [1], "iteration": [1]})
 
-    monkeypatch.setattr(module, "train_autoencoder", counted)
+    monkeypatch.setattr(module, "train_autoencoder", untrained)
     return calls
 
 
@@ -141,12 +146,14 @@ def test_trained_once_and_loaded_after(tmp_path, trainings):
 @pytest.mark.parametrize("change", [{"lam": 1.0}, {"epochs": 3}, {"branch_dim": 2}, {"reduction": "sum"}])
 def test_file_of_other_settings_is_not_used(tmp_path, trainings, change):
     path = tmp_path / "key"
-    Corel(SMALL, device="cpu").fit_auxiliary(IMAGES, path=path)
+    codes = Corel(SMALL, device="cpu").fit_auxiliary(IMAGES, path=path).prepare(IMAGES)
     settings = dataclasses.replace(SMALL, **change)
+    other = Corel(settings, device="cpu").fit_auxiliary(IMAGES, path=path).prepare(IMAGES)
+    assert len(trainings) == 2
+    assert not np.array_equal(other, codes)
     loaded = Corel(settings, device="cpu").fit_auxiliary(IMAGES, path=path)
     assert len(trainings) == 2
-    fresh = Corel(settings, device="cpu").fit_auxiliary(IMAGES)
-    np.testing.assert_array_equal(loaded.prepare(IMAGES), fresh.prepare(IMAGES))
+    np.testing.assert_array_equal(loaded.prepare(IMAGES), other)
 
 
 def test_without_a_file_every_call_trains(trainings):
