@@ -170,8 +170,10 @@ def test_names_in_any_case(given, name):
 )  # fmt: skip
 def test_seed_alone_decides(name, encoders):
     # AE1SVM takes no random_state and draws from the generators of NumPy and PyTorch.
+    settings = {"epochs": 2} if name == "pyod:AE1SVM" else {}
+
     def scores(seed: int) -> np.ndarray:
-        method = methods.create(f"{name}@{encoders}:PerClass", "quick", seed=seed, device="cpu")
+        method = methods.create(f"{name}@{encoders}:PerClass", "quick", seed=seed, device="cpu", **settings)
         return method.fit(TRAIN).score_samples(TEST)
 
     first = scores(1)
@@ -203,8 +205,8 @@ def test_settings_survive_the_way_through_a_dictionary(name, encoders):
     for full in (name, f"{name}@{encoders}:Shared"):
         made = methods.create(full, "quick", device="cpu")
         values = dataclasses.asdict(made.settings)
-        assert json.loads(json.dumps(values)) == json.loads(json.dumps(values, sort_keys=True))
-        assert methods.create(full, "quick", device="cpu", **values).settings == made.settings
+        stored = json.loads(json.dumps(values))  # as in a result
+        assert methods.create(full, "quick", device="cpu", **stored).settings == made.settings
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(made.settings, dataclasses.fields(made.settings)[0].name, 1)
 
