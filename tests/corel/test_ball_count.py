@@ -52,6 +52,17 @@ def test_counts_are_those_of_the_definition(seed, m, n, branches, dim, p, dtype)
     np.testing.assert_array_equal(counts, by_definition(stored, z, radius, branches, p))
 
 
+def test_decisions_are_scores_less_the_offset():
+    model = BallCount(radius=1.0, branches=2).fit([[0.0, 0.0], [0.5, 5.0]])
+    z = [[0.0, 0.0], [0.0, 9.0], [7.0, 5.0], [7.0, 9.0]]
+    assert model.offset_ == 0.5
+    assert model.score_samples(z).tolist() == [3.0, 2.0, 1.0, 0.0]
+    decisions = model.decision_function(z)
+    assert decisions.dtype == np.float64
+    assert decisions.tolist() == [2.5, 1.5, 0.5, -0.5]
+    assert model.predict(z).tolist() == [1, 1, 1, -1]
+
+
 def test_ball_is_closed():
     model = BallCount(radius=2.0).fit(np.zeros((1, 2), np.float32))
     at, above = np.float32(2.0), np.nextafter(np.float32(2.0), np.float32(3))
