@@ -37,7 +37,7 @@ def test_blocks_are_mapped_one_by_one_before_and_kept_afterwards() -> None:
         pytest.skip("glibc before 2.33 has no mallinfo2")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     command = [sys.executable, "-c", PROGRAM]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=300)
     mapped_before, mapped_afterwards, free_megabytes = map(int, run.stdout.split())
     assert (mapped_before, mapped_afterwards) == (1, 0)
     assert free_megabytes >= 20

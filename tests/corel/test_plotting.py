@@ -226,5 +226,5 @@ from matplotlib.figure import Figure
 diagram.plot(Figure().add_subplot())
 print("matplotlib.pyplot" in sys.modules)
 """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
     assert run.stdout == "(3, 2) (0, (0.0, 0.0)) False\nFalse\n"

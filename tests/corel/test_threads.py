@@ -25,6 +25,6 @@ threading.Thread(target=later).start()
 
 
 def test_threads_outlive_the_main_thread() -> None:
-    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=300)
     assert run.stderr == ""
     assert run.stdout.split("\n")[:2] == ["thread True", "exit True"]
