@@ -9,10 +9,13 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
 import corel
+from corel import training
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed on this platform")
 
@@ -173,6 +176,14 @@ def test_kernels_compile_for_a_gpu_without_fused_multiply_adds():
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Numbers are drawn on the CPU: the same in every run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
 @gpu
 @pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -264,3 +275,60 @@ def test_loss_and_gradient_in_a_cuda_graph():
     expected.backward()
     torch.testing.assert_close(value.cpu(), expected)
     torch.testing.assert_close(there.grad.cpu(), here.grad)
+
+
+@gpu
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ball_counts_on_a_gpu_are_those_of_the_cpu(dtype, p):
+    # whole coordinates, and a radius that no length is equal to where lengths are rounded
+    stored, z = (torch.randint(-3, 4, (n, 6)).to(dtype) for n in (40, 30))
+    here = corel.BallCount(4.0 if p in (1.0, math.inf) else 4.25, 2, p)
+    there = clone(here).fit(stored.cuda())
+    expected = here.fit(stored).score_samples(z)
+    assert there.stored_.is_cuda
+    assert 0 < expected.min() < expected.max()
+    for points in (z.cuda(), z):
+        assert there.score_samples(points).tolist() == expected.tolist()
+    assert here.score_samples(z.cuda()).tolist() == expected.tolist()
+    assert there.decision_function(z.cuda()).tolist() == (expected - 0.5).tolist()
+    assert there.predict(torch.full((1, 6), 99.0, device="cuda")).tolist() == [-1]
+
+
+TRAINING = {"epochs": 2, "batch_size": 10, "branches": 4, "branch_dim": 3, "progress": False}
+
+
+@gpu
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_training_on_a_gpu(dtype, resident, monkeypatch):
+    images = torch.randint(0, 256, (25, 3, 32, 32)).to(dtype)
+    images = images if dtype == torch.uint8 else images / 255
+    expected = corel.train_autoencoder(images, **TRAINING, device="cpu")[1]
+    if not resident:
+        monkeypatch.setattr(training, "_RESIDENT_BYTES", 0)
+    here, there = (training._Batches(images.numpy(), torch.device(device)) for device in ("cpu", "cuda"))
+    assert (there.resident is not None) == resident
+    order = torch.tensor([3, 24, 0, 3])
+    torch.testing.assert_close(there.take(there.place(order)).cpu(), here.take(order))
+    model, history = corel.train_autoencoder(images, **TRAINING, device="cuda")
+    assert next(model.parameters()).is_cuda
+    measures = list(training.MEASURES)
+    # weights are those of the CPU at first; later, sums in another order have changed them
+    np.testing.assert_allclose(history[measures][:1], expected[measures][:1], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(history["reconstruction"], expected["reconstruction"], rtol=2e-2)
+
+
+@gpu
+def test_training_goes_on_on_a_gpu(tmp_path, monkeypatch):
+    images, path = torch.randint(0, 256, (25, 3, 32, 32)).to(torch.uint8), tmp_path / "state.pt"
+    _, first = corel.train_autoencoder(images, **{**TRAINING, "epochs": 1}, device="cuda", checkpoint=path)
+    run_epoch, ran = training._Trainer.run_epoch, []
+    monkeypatch.setattr(
+        training._Trainer, "run_epoch", lambda self, epoch, *rest: (ran.append(epoch), run_epoch(self, epoch, *rest))
+    )
+    model, history = corel.train_autoencoder(images, **TRAINING, device="cuda", checkpoint=path)
+    assert ran == [2]
+    assert next(model.parameters()).is_cuda
+    assert history[:2].equals(first)
+    assert history["reconstruction"].iloc[-1] < first["reconstruction"].iloc[0]
