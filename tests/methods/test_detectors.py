@@ -300,7 +300,7 @@ def test_without_pyod_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyod", None)
     monkeypatch.setitem(sys.modules, "pyod.models", None)
     detectors._pyod_detectors.cache_clear()
-    message = r"method 'pyod:absent' needs the package pyod, which is not installed: pip install 'corel\[pyod\]'"
+    message = r"method 'pyod:absent' needs the package pyod, which is not installed: pip install pyod"
     with pytest.raises(ImportError, match=message):
         methods.create("pyod:absent")
 
