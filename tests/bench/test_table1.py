@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -18,7 +17,6 @@ import pytest
 
 from bench import data, table1
 from bench.analysis import tables
-from bench.engine import execute
 from bench.engine.command_line import run
 from bench.engine.store import Store
 
@@ -594,7 +592,7 @@ def test_killed_run_goes_on_to_the_same_table(table, image_folder, method_file, 
         assert without_times(out / name) == without_times(table.out / name)
 
 
-@pytest.mark.parametrize(("workers", "name"), [("2", "SIGINT"), ("1", "SIGHUP")])
+@pytest.mark.parametrize(("workers", "name"), [("2", "SIGINT"), ("2", "SIGTERM"), ("1", "SIGHUP")])
 def test_signal_is_answered_in_few_words_and_keeps_what_is_finished(image_folder, method_file, tmp_path, workers, name):
     out = tmp_path / "interrupted"
     process = _start(image_folder, method_file, out, "--workers", workers, sleep="0.5")
@@ -638,19 +636,18 @@ def test_ctrl_c_while_workers_start(image_folder, method_file, tmp_path):
     assert error.endswith("bench.table1: interrupted; 0 of 15 cells are finished and kept\n")
 
 
-def test_the_engine_is_told_of_a_scheduler(table, monkeypatch):
-    """That a cluster gives the same rows is a test of the engine."""
-    told, engine = [], execute.execute
-
-    def here(cells, datasets, store, options, **more):
-        told.append(options.scheduler)
-        return engine(cells, datasets, store, dataclasses.replace(options, scheduler=None), **more)
-
-    monkeypatch.setattr(execute, "execute", here)
-    status, output, error = table("--scheduler", "tcp://127.0.0.1:9", workers=False)
+def test_dask_cluster_gives_the_same_table(table):
+    distributed = pytest.importorskip("distributed")
+    table(out="here")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        given = ["--scheduler", cluster.scheduler_address]
+        status, output, error = table(*given, out="cluster", workers=False)
     assert status == 0, error
-    assert told == ["tcp://127.0.0.1:9"]
     assert "6 cells run (0 failed)" in output
+    assert str(os.getpid()) not in {line.split()[0] for line in table.fits}
+    assert without_times(table.out.parent / "here" / "table1.csv") == without_times(table.out / "table1.csv")
 
 
 def test_no_scheduler_there(table, monkeypatch):

@@ -245,19 +245,8 @@ def test_a_terminal_obeys_no_name(tmp_path, call, run):
 def test_files_of_a_training_and_features_that_a_stranger_left(tmp_path, call):
     """Whatever lies in the place of what is kept between runs: no code of it runs, and the numbers are ours."""
     write_images(tmp_path / "images", {"a": (60, 60, 200), "b": (60, 200, 60)})
-    words = [
-        "--datasets",
-        "folder:images",
-        "--methods",
-        "corel",
-        "--train-per-class",
-        "4",
-        "--runs",
-        "1",
-        "--out",
-        "out",
-    ]
-    words += ["--set", "corel.epochs=1", "--set", "corel.batch_size=4"]
+    words = ["--datasets", "folder:images", "--methods", "corel", "--train-per-class", "4", "--runs", "1"]
+    words += ["--set", "corel.epochs=1", "--set", "corel.batch_size=4", "--out", "out"]
     status, _, error = call("table1", *words)
     assert status == 0, error
     expected = without_times(tmp_path / "out" / "cells.csv")
