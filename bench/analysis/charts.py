@@ -64,10 +64,12 @@ def seconds(value: float) -> str:
     """A number of seconds in the unit that suits it."""
     if math.isnan(value):
         return "–"
-    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value / 1e-6:.3g} µs" if value else "0 s"
+    text = "0 s"
+    for unit, size in (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0)):
+        number = float(f"{value / size:.3g}")  # rounded first: 0.9996 ms is 1 ms, not 1e+03 µs
+        if number >= 1 or (unit == "µs" and value):
+            text = f"{number:,g} {unit}"
+    return text
 
 
 def _legend(figure: Figure, handles: Sequence[Line2D], columns: int = 2) -> None:

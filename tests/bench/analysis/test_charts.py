@@ -96,7 +96,18 @@ def test_ranks_without_tests_are_refused():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0 s"), (math.nan, "–"), (2e-5, "20 µs"), (0.0015, "1.5 ms"), (59, "59 s"), (90, "1.5 min"), (7200, "2 h")],
+    [
+        (0, "0 s"),
+        (math.nan, "–"),
+        (5e-7, "0.5 µs"),
+        (2e-5, "20 µs"),
+        (0.0009997, "1 ms"),
+        (0.0015, "1.5 ms"),
+        (59, "59 s"),
+        (90, "1.5 min"),
+        (7200, "2 h"),
+        (4_321_440, "1,200 h"),
+    ],
 )
 def test_seconds_have_the_unit_that_suits_them(value, text):
     assert charts.seconds(value) == text
