@@ -6,9 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import importlib.abc
 import importlib.metadata
-import importlib.util
 import inspect
 import json
 import os
@@ -18,7 +16,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from methods.base import OneClassMethod, one_line
@@ -81,55 +79,39 @@ def digest(method: type[OneClassMethod]) -> str:
     return getattr(sys.modules[method.__module__], _DIGEST, "")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Source(importlib.abc.InspectLoader):
-    """Runs ``source`` as the file ``path``."""
-
-    path: Path
-    source: bytes
-
-    def get_source(self, fullname: str) -> str:
-        return importlib.util.decode_source(self.source)
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.source, str(self.path))
-
-
 @functools.cache
 def _module(path: Path, source: bytes) -> ModuleType:
-    """Run the file under a module name made of its path and content, so that files of the same name stay apart.
+    """Run the file as a module whose name is made of its path and content, so that files of one name do not collide.
 
-    What runs is ``source`` itself, whose digest is kept with the results: Python's own import would read the file
-    again, or take bytecode that it believes to be the file's by size and second.
+    Exactly ``source`` is run, because its digest is stored with the results. Python's import could run something else:
+    it reads the file again, and takes cached bytecode if the file's size and modification time match.
     """
     source_digest = hashlib.sha256(source).hexdigest()
     unique = hashlib.sha256(b"%s\n%s" % (os.fsencode(path), source_digest.encode())).hexdigest()[:16]
     name = f"corel_method_{path.stem}_{unique}"
-    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(path, source))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
+    module.__file__ = str(path)
     setattr(module, _DIGEST, source_digest)
     before = set(sys.modules)
-    sys.modules[module.__name__] = module  # where dataclasses and pickle look up the module of a class
+    sys.modules[name] = module  # dataclasses and pickle look up the module of a class here
     try:
-        with _same_directory():  # the next name may be a relative path
-            spec.loader.exec_module(module)
+        with _same_directory():  # the next method may be given by a relative path
+            exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
         _check_helpers(path, set(sys.modules) - before)
     except BaseException:
-        del sys.modules[module.__name__]
+        del sys.modules[name]
         raise
     return module
 
 
-#: Modules that methods' files have imported from the folders they lie in, and those folders.
+#: Top-level modules that the files of methods imported from their own folders: name → folder.
 _helpers: dict[str, Path] = {}
 
 
 def _check_helpers(path: Path, imported: Iterable[str]) -> None:
-    """Refuse a file beside which lies a module of a name that another file has imported from beside itself.
+    """Refuse a file whose folder has a module of the same name as one that another method's file imported from its own.
 
-    Python keeps one module of a name: both files would compute with the first one's.
+    Python loads only one module of a name, so both files would use the first one.
     """
     for name, folder in _helpers.items():
         if folder != path.parent and any((path.parent / inner).exists() for inner in (f"{name}.py", name)):
@@ -188,7 +170,7 @@ def checked(name: str, method: Any) -> type[OneClassMethod]:
 
 
 def _check_settings(place: str, settings: Any) -> None:
-    """Settings are a part of a result's key: they must be immutable and have the same JSON in every process."""
+    """Check that settings are immutable and have a JSON form, which is part of the key of a result."""
     parameters = getattr(type(settings), "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
         raise ValueError(f"{place}: accepted are instances of a frozen dataclass; got {settings!r}")
@@ -234,7 +216,7 @@ def _listed(names: Any) -> str:
 
 
 def _place(path: Path, error: BaseException) -> str:
-    """The file, with the line of it where ``error`` arose; a syntax error may be in a file that it imports."""
+    """The file and the line in it at which ``error`` was raised. A syntax error may be in a file that it imports."""
     file = str(path.resolve())
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     elsewhere = ""
