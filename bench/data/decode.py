@@ -23,13 +23,14 @@ decoder raises becomes one error that names the file.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bench.data.text import quoted
 
@@ -46,16 +47,6 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000
 #: Images that a thread decodes in one go.
 CHUNK = 100
 
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 
 def to_array(image: Image.Image) -> np.ndarray:
     """(3, 32, 32) uint8 of an image of any mode and size, by the rules above.
@@ -67,10 +58,9 @@ def to_array(image: Image.Image) -> np.ndarray:
     """
     _match_transparent_colour(image)
     image.load()
-    upright = _upright(image)
+    with contextlib.suppress(Exception):  # damaged metadata may raise anything; the pixels are still valid
+        ImageOps.exif_transpose(image, in_place=True)
     image = _rgb(image)
-    if upright is not None:
-        image = image.transpose(upright)
     if image.size != (SIZE, SIZE):
         image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
@@ -87,14 +77,6 @@ def _match_transparent_colour(image: Image.Image) -> None:
         raise ValueError("a transparent colour of 16 bits per channel is not supported")
     if depth in ("L;2", "L;4"):
         image.info["transparency"] = colour * {"L;2": 85, "L;4": 17}[depth]
-
-
-def _upright(image: Image.Image) -> Image.Transpose | None:
-    """How to turn an image upright, or None where it is, or says nothing."""
-    try:
-        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged metadata raises whatever its parser does; the pixels are whole
-        return None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
