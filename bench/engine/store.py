@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from bench.engine.cells import Cell, canonical_json, printable
 #: The store in an output folder.
 STORE_FILE = "cells.sqlite"
 
-# What is known of a cell before it is run (Cell.row).
+# Columns that are known before a cell is run (Cell.row).
 _CELL = """
     key TEXT PRIMARY KEY NOT NULL,
     protocol INTEGER NOT NULL,
@@ -48,7 +48,7 @@ _CELL = """
     class_name TEXT NOT NULL,
     seeds TEXT NOT NULL,
 """
-# By what it was run.
+# Columns that say where, when and with what a row was computed.
 _ORIGIN = """
     device TEXT NOT NULL,
     threads INTEGER NOT NULL,
@@ -87,9 +87,9 @@ CREATE TABLE IF NOT EXISTS auxiliaries (
 """
 # Columns that hold an object in JSON.
 _OBJECTS = frozenset({"settings", "changes", "auxiliary_settings", "seeds", "versions"})
-# The end of a journal that names another file. SQLite deletes that file once it has rolled the journal back.
+# The last bytes of a rollback journal that names a super-journal (see SQLite's file format, section 3).
 _NAMES_A_FILE = bytes.fromhex("d9d505f920a163d7")
-# What a row says of its cell that shapes its number. Names of data and of files of methods may be spelled otherwise.
+# The columns that determine a cell's AUC. Names are left out: one dataset or file may have several spellings.
 _IDENTITY = (
     "protocol",
     "dataset_fingerprint",
@@ -163,7 +163,7 @@ def typed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
 
 
 def _text(column: str, value: object) -> str | None:
-    """A value of a column of strings, whoever wrote it: in one line, and an object in JSON where all of them are."""
+    """Check a value of a TEXT column, which others may have written: one line; in :data:`_OBJECTS`, a JSON object."""
     if value is None:
         return None
     if not isinstance(value, str) or (column in _OBJECTS and not _is_object(column, value)):
@@ -172,7 +172,7 @@ def _text(column: str, value: object) -> str | None:
     return printable(value)
 
 
-@functools.lru_cache(maxsize=4096)  # most rows of a table have the same ones
+@functools.lru_cache(maxsize=4096)  # most rows of a table share their values
 def _is_object(column: str, text: str) -> bool:
     try:
         value = json.loads(text)
@@ -231,7 +231,7 @@ class Store:
             _check_journal(path)
             self._connection = sqlite3.connect(path, timeout=60)
             self._check()
-            self._connection.execute("BEGIN IMMEDIATE")  # a file that can only be read is found out before the work
+            self._connection.execute("BEGIN IMMEDIATE")  # fails now, not after hours of work, if the file is read-only
             self._connection.rollback()
 
     @classmethod
@@ -251,7 +251,7 @@ class Store:
             store._connection = sqlite3.connect(":memory:")
             if path.exists():
                 _check_journal(path)
-                # not read-only: what a killed process left half-written is put right first
+                # writable, because SQLite first rolls back a transaction that a killed process left unfinished
                 place = f"{path.resolve().as_uri()}?mode=rw"
                 with contextlib.closing(sqlite3.connect(place, uri=True, timeout=60)) as file:
                     file.backup(store._connection)
@@ -268,8 +268,8 @@ class Store:
             ) from None
 
     def _check(self) -> None:
-        """Make the tables where there are none. A file with anything beside them is not ours, and may be a stranger's:
-        views and triggers would run with every statement here.
+        """Create missing tables, and refuse a file that holds anything else: it may come from somebody else, and its
+        views and triggers would run with the statements here.
         """
         for name, sql in self._connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"):
             if name not in ROW_TABLES or not sql.upper().startswith("CREATE TABLE "):
@@ -371,10 +371,7 @@ class Store:
             for table, keys in wanted.items():
                 frame: pd.DataFrame = getattr(rows, table)
                 for row in frame[frame["key"].isin(keys)].to_dict("records"):
-                    values = [None if pd.isna(value) else value for value in row.values()]
-                    connection.execute(
-                        f"INSERT OR IGNORE INTO {table} ({','.join(row)}) VALUES ({','.join('?' * len(row))})", values
-                    )
+                    _insert(connection, table, {name: None if pd.isna(value) else value for name, value in row.items()})
 
     def auxiliaries(self, keys: Iterable[str]) -> pd.DataFrame:
         """Rows of the trainings on auxiliary images among ``keys``."""
@@ -409,19 +406,16 @@ class Store:
             "finished": _now(),
         }
         with self._transaction() as connection:
-            connection.execute(
-                f"INSERT OR IGNORE INTO cells ({','.join(row)}) VALUES ({','.join('?' * len(row))})",
-                tuple(row.values()),
-            )
+            _insert(connection, "cells", row)
             connection.execute("DELETE FROM failures WHERE key = ?", (cell.key,))
 
     def add_failure(self, cell: Cell, error: str) -> bool:
-        """Note that a cell ended in an error; it counts as not finished.
+        """Store that a cell ended in an error; it counts as not finished.
 
         Returns
         -------
         bool
-            False if another run has finished the cell in the meantime: then there is nothing to note.
+            False, with nothing stored, if another run has finished the cell in the meantime.
         """
         row = {
             **cell.row(),
@@ -441,7 +435,7 @@ class Store:
     def add_auxiliary(
         self, cell: Cell, *, seconds: float, device: str, threads: int, versions: dict[str, str], git_commit: str
     ) -> None:
-        """Note a finished training on auxiliary images and what it took."""
+        """Store a finished training on auxiliary images, with its time and where it ran."""
         described = cell.row()
         row = {
             "key": cell.auxiliary_key,
@@ -461,19 +455,23 @@ class Store:
             "finished": _now(),
         }
         with self._transaction() as connection:
-            connection.execute(
-                f"INSERT OR REPLACE INTO auxiliaries ({','.join(row)}) VALUES ({','.join('?' * len(row))})",
-                tuple(row.values()),
-            )
+            _insert(connection, "auxiliaries", row, "REPLACE")
+
+
+def _insert(connection: sqlite3.Connection, table: str, row: Mapping[str, Any], on_conflict: str = "IGNORE") -> None:
+    columns, places = ",".join(row), ",".join("?" * len(row))
+    connection.execute(f"INSERT OR {on_conflict} INTO {table} ({columns}) VALUES ({places})", tuple(row.values()))
 
 
 def _check_journal(path: Path) -> None:
-    """Refuse a journal that would have SQLite delete another file; those of a run involve its store alone.
+    """Refuse a rollback journal that names a super-journal: SQLite would delete the file of that name.
+
+    A store is the only database in its transactions, so SQLite never writes such a journal for it.
 
     Raises
     ------
     sqlite3.DatabaseError
-        If the file beside ``path`` that SQLite would roll back is such a one.
+        If the journal of the database ``path`` names another file.
     """
     try:
         with open(f"{path}-journal", "rb") as stream:
