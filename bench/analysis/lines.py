@@ -175,8 +175,9 @@ def command(line: Line, *, methods: Sequence[str] = (), m: Sequence[str] = (), r
         words += ["--test-images", str(int(line.of("test_images")))]
     profile = line.of("profile")
     words += ["--runs", str(runs or max(line.runs, 1)), *(["--profile", str(profile)] if profile != "any" else [])]
-    for setting in described(parsed(line.of("changes"))).split(", ") if not methods else ():
-        words += ["--set", f"{line.of('method')}.{setting}"] if setting else []
+    if not methods:
+        for name, value in parsed(line.of("changes")).items():
+            words += ["--set", f"{line.of('method')}.{described({name: value})}"]
     if line.of("base_seed"):
         words += ["--seed", str(line.of("base_seed"))]
     return shlex.join(words)

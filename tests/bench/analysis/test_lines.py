@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 
 import pandas as pd
 import pytest
 
 from bench.analysis import comparison, sections
-from bench.analysis.lines import groups, lines
+from bench.analysis.lines import command, groups, lines
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,13 @@ def test_what_all_lines_share_is_not_said(make_rows):
     found = lines(make_rows(["corel", "adt"], m=(50, 120)))
     assert [line.label for line in found] == ["corel", "corel", "adt", "adt"]
     assert all(a.label != b.label or a.m != b.m for a, b in itertools.combinations(found, 2))
+
+
+def test_command_keeps_a_setting_with_a_comma_whole(make_rows):
+    """It was cut at each comma, and the rest became settings of their own."""
+    (line,) = lines(make_rows(["adt"], changes={"note": "a, b=c", "width": 2}))
+    words = shlex.split(command(line))
+    assert [after for word, after in itertools.pairwise(words) if word == "--set"] == ["adt.note=a, b=c", "adt.width=2"]
 
 
 def test_cells_of_one_label_are_not_averaged(make_rows):
