@@ -310,7 +310,7 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV, in one step: floats with six decimals, columns of seconds with three."""
     shown = table.copy()
     for column in shown:
-        digits = 3 if str(column).endswith("seconds") else 6
         if shown[column].dtype.kind == "f":
-            shown[column] = [_number(value, f".{digits}f").replace("–", "") for value in shown[column]]
+            digits = 3 if str(column).endswith("seconds") else 6
+            shown[column] = shown[column].map(f"{{:.{digits}f}}".format, na_action="ignore")
     write_text(path, shown.to_csv(index=False, lineterminator="\n"))
