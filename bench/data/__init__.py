@@ -66,7 +66,7 @@ def load(
     progress
         Show a progress bar on standard error while images are decoded.
     workers
-        Threads that decode; by default one per core. The arrays do not depend on it.
+        Threads that decode; by default the number that ThreadPoolExecutor chooses. The arrays do not depend on it.
 
     Raises
     ------
