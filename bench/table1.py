@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print(overview.listing(options.methods or methods.available(), options.data_root))
         return 0
-    provenance.git_commit()  # of the code that runs, not of what is there when it ends
+    provenance.git_commit()  # cached now: the working tree may change while cells are computed
     out = Path(options.out)
     if not options.dry_run:
         writable_directory(options.out, ["table1.csv", "table1.md", "classes.csv", "cells.csv"])
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = store.of(cells)
         trained = store.auxiliaries(cell.auxiliary_key for cell in cells if cell.method.needs_auxiliary)
 
-    # Everything is written before anything is printed: a reader of the output who goes away ends the process.
+    # All files are written before anything is printed: printing ends the process if the output pipe is closed.
     table = tables.write(out, rows, trained, [command])
     tables.write_cells(out / "cells.csv", rows)
     here = "auto" if options.scheduler else options.device
@@ -118,7 +118,7 @@ def _plan(options: argparse.Namespace) -> tuple[dict[str, Dataset], list[Cell]]:
     from bench.engine.settings import method_specs
 
     # What is cheap to check comes first: a wrong name must not cost a decoding of images.
-    with process_unchanged():  # by the files of methods, and by packages that add some
+    with process_unchanged():  # files and packages that define methods run their own code
         specs = method_specs(_unique(options.methods or methods.available()), options.profile, options.set)
     for argument, names in (("--datasets", options.datasets), ("--auxiliary", options.auxiliary or [])):
         for name in names:

@@ -108,7 +108,7 @@ def method_spec(name: str, profile: str, changes: Mapping[str, Any] | None = Non
     TypeError
         If there is no such setting.
     """
-    # before the method is made, which may change the folder that a path in its name is relative to
+    # first of all: creating the method may change the working directory, which a path in its name may be relative to
     shown = methods.resolve(name).name if name.startswith(("sklearn:", "pyod:")) else name
     identity, source = _identity(name), methods.source_digest(name)
     method = methods.create(name, profile, device="cpu", **(changes or {}))
@@ -140,7 +140,7 @@ def _profiles(method: methods.OneClassMethod, profile: str) -> list[str]:
 
 
 def _identity(name: str) -> str:
-    """What a method from a file is, wherever the file lies; empty for all others, which their names tell."""
+    """Name and class of a method from a file, wherever the file is; empty for all other methods."""
     detector = detectors.parse(name)
     if detector is not None:
         encoder = _identity(detector[2]) if detector[2] else ""
@@ -189,7 +189,7 @@ class Cell:
 
     @property
     def draw_name(self) -> str:
-        """The dataset's name in the draw: an image folder may move without another draw being made."""
+        """The dataset's name in seeds: one for all image folders, so that moving a folder does not change the draw."""
         return "folder" if self.dataset.startswith("folder:") else self.dataset
 
     @property
@@ -209,7 +209,7 @@ class Cell:
             "class": self.class_index,
             "base_seed": self.base_seed,
         }
-        if self.test_images is not None:  # absent from the keys of whole test splits, which are older
+        if self.test_images is not None:  # keys of whole test splits are older than this part
             parts["test_images"] = self.test_images
         if self.method.auxiliary_version is not None:
             parts["lender_version"] = self.method.auxiliary_version

@@ -36,20 +36,21 @@ REFILL_SECONDS = 5.0
 RETRIES = 2
 
 _CONFIGURATION = {
-    # The environment of a worker is that of this process; Dask's default has the C library give back all memory that
-    # is freed, which slows down every training step.
+    # Workers get the environment of this process. By default Dask sets MALLOC_TRIM_THRESHOLD_, with which the C library
+    # returns freed memory to the system at once: that slows down every training step.
     "distributed.nanny.pre-spawn-environ": {},
     "distributed.worker.daemon": False,  # a method may start processes of its own
     "distributed.worker.profile.enabled": False,
-    # A worker that is short of memory, or busy in compiled code for long, has a cell to finish.
+    # A worker that is short of memory must not be paused, and one that is silent for long, in compiled code, not be
+    # given up: both have a cell to finish.
     "distributed.worker.memory.pause": False,
     "distributed.scheduler.worker-ttl": None,
-    # A worker that died is started again by its nanny. Where that takes longer, Dask would give up both.
+    # A nanny restarts a worker that died. If that took longer than this, Dask would close both.
     "distributed.deploy.lost-worker-timeout": "1 day",
 }
 # Signals that the terminal sends to the whole process group; this process alone handles them.
 _FOR_DRIVER = [number for number in STOP_SIGNALS if number != signal.SIGTERM]
-# The loggers to which Dask gives levels, and the one that hears of what its event loop leaves unfinished.
+# The loggers that Dask configures, and asyncio's, which reports unfinished tasks of Dask's event loop.
 _LOGGERS = ("distributed", "distributed.client", "distributed.gc", "tornado", "tornado.application", "bokeh", "asyncio")
 _SILENT = logging.CRITICAL + 1
 
@@ -60,17 +61,18 @@ class DeadWorkerError(RuntimeError):
 
 @dataclasses.dataclass(eq=False)
 class _Call:
-    """What a worker is to unpack and call, and how many workers died of it."""
+    """A pickled function with its argument, and how many workers died while they ran it."""
 
     packed: bytes
     deaths: int = 0
 
 
 class Cluster:
-    """Runs tasks on workers, one at a time on each, and those again whose worker dies.
+    """Runs tasks on workers, one at a time on each, and runs a task again if its worker dies.
 
-    No task waits at a busy worker: Dask counts the death of a worker against every task that was there. For the same
-    reason the workers of this machine leave it to this class to start a task again, when a worker is free.
+    No task is queued at a busy worker, because Dask counts the death of a worker against every task that is there. For
+    the same reason Dask does not retry tasks on the workers of this machine (``allowed_failures`` is 0): this class
+    submits them again, once a worker is free.
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ class Cluster:
         Starts workers for those that ended for good; None where somebody else starts them.
     """
 
-    #: Tasks run beside each other.
+    #: Several tasks may run at the same time.
     parallel = True
 
     def __init__(
@@ -143,14 +145,14 @@ class Cluster:
         return self.device.startswith("cuda")
 
     def start(self, function: Callable[[Any], Any], argument: Any) -> _Call:
-        """Start ``function(argument)``; returns what :meth:`wait` will name it by."""
+        """Start ``function(argument)``; returns the object by which :meth:`wait` identifies it."""
         call = _Call(pickle.dumps((tasks.call, (function, argument, self._source))))
         self._submit(call)
         return call
 
     def _submit(self, call: _Call) -> None:
-        # Pickled by value, with bytes for an argument: a scheduler only passes it on, and needs neither this package
-        # nor the seconds to import it.
+        # This function is pickled by value, and its argument is bytes: a scheduler can pass both on without importing
+        # this package, which it may not have.
         def unpack(packed: bytes) -> Any:
             import pickle
 
@@ -203,7 +205,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def _lost_cluster(self) -> Iterator[None]:
-        """Turn every way in which Dask says that the scheduler has gone into one."""
+        """Raise ConnectionError for any of the errors by which Dask reports that the scheduler has gone."""
         try:
             if running := self._client.status == "running":
                 yield
@@ -233,7 +235,7 @@ def local_cluster(workers: int, device: str) -> Iterator[Cluster]:
             cluster = LocalCluster(
                 n_workers=0,
                 threads_per_worker=1,
-                memory_limit=MEMORY_LIMIT,  # of each: files that are mapped count, and cells differ in need
+                memory_limit=MEMORY_LIMIT,  # per worker: mapped files count too, and cells differ in need
                 resources={"GPU": 1} if device.startswith("cuda") else None,
                 dashboard_address="127.0.0.1:0",
                 scheduler_kwargs={"allowed_failures": 0, "dashboard": False},
@@ -263,7 +265,7 @@ def cluster_at(address: str, device: str) -> Iterator[Cluster]:
     """
     _quiet()
     try:
-        # what answers there may be anything: a Client waits for ever for one that is no scheduler
+        # asked first, because a Client would wait for ever for a server that is no scheduler
         asyncio.run(asyncio.wait_for(_identity(address), ANSWER_SECONDS))
         client = Client(address, timeout=5, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -281,15 +283,16 @@ async def _identity(address: str) -> object:
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Let threads that are started within, and all processes that these start later, not receive the signals that this
-    process answers for all: a worker would end with a traceback, whatever it is at.
+    """Block Ctrl-C and SIGHUP in the threads that are started within, and in all processes that these start later.
+
+    The main process handles these signals for all: a worker would end with a traceback in the middle of its task.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_DRIVER)
     try:
-        resource_tracker.ensure_running()  # this unblocks them in the thread that starts it
+        resource_tracker.ensure_running()  # which unblocks them in this thread: hence the second call
         signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_DRIVER)
         yield
     finally:
@@ -297,8 +300,9 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _refill(cluster: LocalCluster, workers: int) -> None:
-    """Start workers for those whose nannies have ended; called in the cluster's event loop. A nanny starts a worker
-    again that died, but not one that died while it was started for the first time.
+    """Replace workers whose nannies have ended; called in the cluster's event loop.
+
+    A nanny restarts a worker that dies, but not one that dies during its first start.
     """
     for name, nanny in list(cluster.workers.items()):
         if nanny.status in (Status.closed, Status.failed):
@@ -307,16 +311,16 @@ def _refill(cluster: LocalCluster, workers: int) -> None:
 
 
 def _kill_workers(cluster: LocalCluster, others: Collection[multiprocessing.process.BaseProcess]) -> None:
-    """End the workers at once, those too that are just starting; ``others`` are processes that are none of them."""
+    """Kill the workers, also those that are just starting; ``others`` are child processes that are not workers."""
     for nanny in list(cluster.workers.values()):
-        nanny.close_gracefully()  # it would start its worker again
+        nanny.close_gracefully()  # else it would restart its worker
     for process in multiprocessing.active_children():
         if process not in others:
             process.kill()
 
 
 def _quiet() -> None:
-    """Keep what Dask logs off the terminal, also at the very end: what a user has to know is said in one line."""
+    """Silence Dask's loggers, also while Python exits: users get messages of one line from this program instead."""
     if not os.environ.get("COREL_DEBUG"):
         for name in _LOGGERS:
             logging.getLogger(name).setLevel(_SILENT)

@@ -24,7 +24,7 @@ from bench.data.text import escaped_controls
 #: The signals that ask a program to stop, as far as this system has them.
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-#: Status of a program whose output nobody reads any more, as a shell gives it: 128 + SIGPIPE.
+#: Exit status after the reader of the output has closed the pipe, as in a shell: 128 + SIGPIPE.
 _NO_READER = 141
 
 
@@ -73,9 +73,9 @@ def torch_device(text: str) -> str:
 whole_number = integer()
 non_negative_int = integer(0)
 positive_int = integer(1)
-#: More threads than this no pool starts.
+#: A process cannot sensibly have more threads than this.
 thread_count = integer(1, 1024)
-#: Every cell of each run is planned before the first is computed, and more would fill the memory.
+#: All cells are planned before the first is computed: with many more runs they would not fit into memory.
 run_count = integer(1, 10_000)
 
 
@@ -135,7 +135,7 @@ def _how(number: int) -> str:
     return "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
 
 
-# The programs that run in this process, the last within those before.
+# Names of the commands that run in this process; each one but the first was called by the one before it.
 _running: list[str] = []
 
 
@@ -143,7 +143,7 @@ def _handle(handler: Callable[[int, Any], object]) -> dict[int, Any]:
     """Let ``handler`` answer the signals that ask a program to stop; returns what answered them before."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    # ignored ones stay so: nohup, a shell's job in the background
+    # signals that are ignored stay ignored, as under nohup and for background jobs of a shell
     heard = [number for number in STOP_SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     return {number: signal.signal(number, handler) for number in heard}
 
@@ -157,8 +157,8 @@ def leave_quietly_while_loading() -> None:
 def loading() -> Iterator[None]:
     """Within the block, answer signals with one line and a status, at once.
 
-    For the import of large libraries: nothing can be lost while they are imported, and a KeyboardInterrupt out of the
-    midst of an import is not even sure to arrive as one.
+    For the import of large libraries: there is nothing to clean up yet, and a KeyboardInterrupt during an import may
+    surface as another exception.
     """
     before = _handle(_leave) if _running else {}
     try:
@@ -172,7 +172,7 @@ def loading() -> Iterator[None]:
 def _signals_interrupt(program: str) -> Iterator[list[int]]:
     """Within the block the first of :data:`STOP_SIGNALS` raises KeyboardInterrupt; yields a list that then holds it.
 
-    A later one does not wait for what is being tidied up.
+    A second one, at least a second later, ends the process at once, without waiting for clean-up.
     """
     came: list[int] = []
     ignored_until = 0.0
@@ -197,15 +197,15 @@ def _signals_interrupt(program: str) -> Iterator[list[int]]:
 
 
 def _open_streams() -> None:
-    """Give a process that was started without standard streams some that lead nowhere.
+    """Open os.devnull for each standard stream that the process was started without.
 
-    Else the next file that is opened takes the number of one of them, and receives what is written there.
+    Otherwise the next file that is opened would get the file descriptor of one of them, and receive its output.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free file descriptor, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
@@ -219,7 +219,7 @@ def run(program: str, main: Callable[[Sequence[str] | None], int], arguments: Se
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")  # seconds between progress bars: ten a second fill a log
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without '–' gets '?' for it, not an error
+        sys.stdout.reconfigure(errors="replace")  # what the terminal cannot show, such as '–', becomes '?'
     with _signals_interrupt(program) as came:
         try:
             status = main(arguments)
@@ -228,7 +228,7 @@ def run(program: str, main: Callable[[Sequence[str] | None], int], arguments: Se
         except KeyboardInterrupt as interrupt:
             return _stopped(program, came, str(interrupt))
         except Exception as error:
-            if came:  # an import may turn the interrupt into another error, and a terminal that is gone brings its own
+            if came:  # an interrupted import, or output to a closed terminal, may raise another error
                 return _stopped(program, came, "")
             _give_up_broken_output()
             if isinstance(error, BrokenPipeError):
@@ -246,7 +246,7 @@ def _stopped(program: str, came: Sequence[int], detail: str) -> int:
 
 
 def _users_cause(error: Exception) -> bool:
-    """Whether ``error`` comes of what was asked for: of RuntimeErrors, PyTorch's lack of memory alone."""
+    """Whether a user can cause ``error``; of RuntimeErrors, this holds for PyTorch's out-of-memory errors alone."""
     if not isinstance(error, RuntimeError):
         return isinstance(error, ValueError | TypeError | OSError | ImportError | MemoryError | FloatingPointError)
     return type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
@@ -260,12 +260,12 @@ def _one_line(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # a terminal that is gone hears nothing
+    with contextlib.suppress(OSError, ValueError):  # the terminal may be closed
         print(text, file=sys.stderr, flush=True)
 
 
 def _give_up_broken_output() -> None:
-    """Where standard output takes no more, drop what is in its buffer: it would be an error again at the very end."""
+    """If standard output is closed, discard what is in its buffer: flushing it at exit would raise the error again."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,5 +1,5 @@
 # ruff: noqa: NPY002 (what draws from NumPy's global generator is the point here)
-"""Other people's code in this process: what it may change, and how that is undone."""
+"""Restores the state of this process after code of others, such as the files of methods, has run in it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def process_unchanged(seed: int | None = None) -> Iterator[None]:
         if torch.get_default_device() != device:
             torch.set_default_device(None if device.type == "cpu" else device)
         torch.set_float32_matmul_precision(precision)
-        if _determinism() != determinism:  # to set it imports a compiler
+        if _determinism() != determinism:  # setting it is slow: it imports a compiler
             torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])
         if warnings.filters != filters:
             warnings.resetwarnings()

@@ -53,7 +53,7 @@ def git_commit() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    # Within a hook of git, these name the repository of the hook.
+    # Within a git hook, these variables point to the repository of the hook.
     hook = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
     environment = {name: value for name, value in os.environ.items() if name not in hook}
     command = ["git", "-C", str(folder), *arguments]

@@ -27,7 +27,7 @@ EXACT, CLOSE, DIFFERENT, UNCHECKED = "equal bit for bit", "equal within rounding
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What came of a row: one of the four verdicts, both AUCs by score, and what else there is to say of it."""
+    """The result for a row: one of the four verdicts, both AUCs by score variant, and an explanation."""
 
     cell: Cell
     verdict: str
@@ -171,7 +171,7 @@ class Recomputation:
         return self._method_obstacle(cell.method)
 
     def _contradiction(self, cell: Cell) -> str:
-        """What the data, which is the same, says otherwise than the row; empty for nothing."""
+        """What a row says wrongly of its data, although the fingerprint is right; empty if nothing."""
         dataset = self._datasets[cell.dataset]
         assert isinstance(dataset, data.Dataset)
         name = dict(enumerate(dataset.classes)).get(cell.class_index)
@@ -227,7 +227,7 @@ class Recomputation:
             unfinished.replace(path)
 
     def _note_trainings(self, cells: Sequence[Cell]) -> None:
-        """Tell the trainings that were copied from those that were computed, by an earlier command or this one."""
+        """Sort trainings into copied and computed ones, whether by this command or by an earlier one."""
         for cell in cells:
             key, path = cell.auxiliary_key, self._training(cell.auxiliary_key)
             if not cell.method.needs_auxiliary or not path.exists():
@@ -270,7 +270,7 @@ class Recomputation:
 
     @staticmethod
     def _conditions(row: Mapping[str, Any], auxiliaries: pd.DataFrame) -> dict[str, str]:
-        """By what a row was computed: its number may be rounded otherwise by another."""
+        """Device, threads, versions and commit of a row: with others its AUC may be rounded differently."""
         names = {"device": "device", "threads": "threads", "versions": "versions", "git_commit": "commit"}
         found = {label: str(row[name]) for name, label in names.items()}
         training = auxiliaries[auxiliaries["key"] == row["auxiliary_key"]].to_dict("records")
@@ -278,7 +278,7 @@ class Recomputation:
             found |= {f"{label} of the training": str(training[0][name]) if training else "unknown"
                       for name, label in names.items()}  # fmt: skip
         if found["commit"].endswith("-dirty"):
-            found["commit"] += f" {row['finished']}"  # nobody knows which changes these were
+            found["commit"] += f" {row['finished']}"  # uncommitted changes are unknown: never the same twice
         return found
 
 

@@ -100,14 +100,14 @@ def _declared(settings: Any, name: str) -> tuple[type, ...]:
     """The simple types that a setting is declared to be of; empty where it is declared as anything else."""
     try:
         hint = typing.get_type_hints(type(settings)).get(name)
-    except Exception:  # the annotations of somebody else's method may name what is not there
+    except Exception:  # annotations of a user's method may name what is not defined
         return ()
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     return kinds if all(kind in _SIMPLE for kind in kinds) else ()
 
 
 def _as_default(value: Any, default: Any) -> Any:
-    """Equal numbers as one: of the type of a default that is a float, and no zero with a sign."""
+    """Make equal numbers identical, since they are part of keys: 2 is 2.0 if the default is a float, −0.0 is 0.0."""
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     return value + 0.0 if isinstance(value, float) else value  # −0.0 + 0.0 is 0.0
@@ -133,5 +133,5 @@ def _as_declared(text: str, declared: tuple[type, ...], value: str) -> Any:
         literal = ast.literal_eval(value)
         json.dumps(literal)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return value  # a word
+        return value  # no Python literal: a string
     return literal

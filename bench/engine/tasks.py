@@ -28,9 +28,9 @@ from bench.engine.isolation import process_unchanged
 from corel.checkpoint import write_atomically
 from methods.base import one_line
 
-#: What is kept beside the file of a training on auxiliary images.
+#: Keys and types of the JSON file that is stored next to a training on auxiliary images.
 _TRAINING = {"seconds": float, "threads": int, "device": str, "versions": dict, "git_commit": str}
-# How operating systems say that a file system has no locks.
+# Errors of a file system that does not support locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -116,7 +116,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of a task, and where it was computed: ``error`` is empty if it went well."""
+    """The result of a task, and where it was computed; ``error`` is empty on success."""
 
     aucs: dict[str, float] = dataclasses.field(default_factory=dict)
     fit_seconds: float = 0.0
@@ -137,7 +137,7 @@ def source() -> tuple[str, str]:
     return provenance.versions().get("corel", ""), "" if commit.startswith("version ") else commit
 
 
-# The number of threads, the random generators and much else belong to a process, not to one of its threads.
+# A task sets the number of threads and the random generators of the whole process: a worker runs one at a time.
 _one_at_a_time = threading.Lock()
 
 
@@ -188,7 +188,7 @@ def run_task(task: Task) -> Outcome:
                 )
                 test, labels = test[subset], labels[subset]
             method = _create(task.method, cell.method_seed, conditions)
-            # Another run may be at the same cell: both compute the same, but only one keeps its state.
+            # Another run may compute the same cell at the same time: only one of them writes checkpoints.
             method.checkpoint_dir = folder if alone else None
             started = time.perf_counter()
             method.fit(np.asarray(task.train.open()[chosen]))
@@ -199,7 +199,7 @@ def run_task(task: Task) -> Outcome:
             aucs = {name: _best_auc(labels == cell.class_index, scores) for name, scores in variants.items()}
             if alone:
                 shutil.rmtree(folder, ignore_errors=True)
-    except (Exception, SystemExit) as error:  # whatever a method does wrong must cost its own cell only
+    except (Exception, SystemExit) as error:  # whatever a method raises fails its own cell only
         return Outcome(error=one_line(error))
     return Outcome(aucs, fitted - started, scored - fitted, parameters, **_provenance(conditions))
 
@@ -231,10 +231,10 @@ def prepare(preparation: Preparation) -> Prepared:
     lock = conditions.cache / shared / f"{key}.lock"
     try:
         _check_source(preparation.method)
-        # A process that has waited for the lock finds in the cache what the other one made.
+        # A process that waited for the lock finds the results of the other one in the cache.
         with process_unchanged(cell.auxiliary_seed), _threads(conditions.threads), _locked(lock, wait=True):
             return _prepare(preparation)
-    except (Exception, SystemExit) as error:  # as in a cell: it costs those that need it, and no others
+    except (Exception, SystemExit) as error:  # fails the cells that need this preparation, and no others
         return Prepared(error=one_line(error))
 
 
@@ -256,7 +256,7 @@ def _prepare(preparation: Preparation) -> Prepared:
 
 
 def _learn(method: methods.OneClassMethod, images: np.ndarray, path: Path, conditions: Conditions) -> None:
-    """Train on auxiliary images, or load what was trained, and keep beside it what it took."""
+    """Train on auxiliary images, or load an earlier training; of a new one, store time and provenance next to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before, started = file_identity(path), time.perf_counter()
     method.fit_auxiliary(images, path=path)
@@ -266,7 +266,7 @@ def _learn(method: methods.OneClassMethod, images: np.ndarray, path: Path, condi
 
 
 def _training(path: Path) -> dict[str, Any] | None:
-    """What the training took that left ``path``; None where that was not kept."""
+    """Time and provenance of the training stored at ``path``; None if they are not known."""
     try:
         took = json.loads(_beside(path).read_bytes())
     except (OSError, ValueError):
@@ -275,18 +275,19 @@ def _training(path: Path) -> dict[str, Any] | None:
 
 
 def _is_training(took: Any) -> bool:
-    """Whether these are the values that :func:`_learn` keeps: the file may have been changed."""
+    """Whether ``took`` has the form that :func:`_learn` writes: the file may have been edited."""
     if not isinstance(took, dict) or {name: type(value) for name, value in took.items()} != _TRAINING:
         return False
     return 0 <= took["seconds"] < math.inf and all(isinstance(version, str) for version in took["versions"].values())
 
 
 def _beside(path: Path) -> Path:
+    """The file with time and provenance of the training stored at ``path``."""
     return path.with_name(f"{path.name}.json")
 
 
 def file_identity(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is replaced; None where there is none."""
+    """Inode and modification time, which change when a file is replaced; None if there is no file."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -295,10 +296,10 @@ def file_identity(path: Path) -> tuple[int, int] | None:
 
 
 def _kept_features(path: Path, rows: int) -> np.ndarray | None:
-    """The features that an earlier run left, or None where there are none, or something else than ``rows`` of them."""
+    """Features that an earlier run has cached; None if there are none, or not ``rows`` of them."""
     try:
         array = np.load(path, mmap_mode="r")
-    except Exception:  # not there, cut short or damaged, whatever the damage
+    except Exception:  # missing, truncated or damaged in any way
         return None
     return array if array.ndim and len(array) == rows else None
 
@@ -346,7 +347,7 @@ def _threads(count: int) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=1)
 def _pools(modules: int) -> ThreadpoolController:
-    """The thread pools of this process, looked for again where more ``modules`` are imported: it takes milliseconds."""
+    """The thread pools of all libraries; the search takes milliseconds, and is repeated only for more ``modules``."""
     return ThreadpoolController()
 
 
@@ -354,8 +355,8 @@ def _pools(modules: int) -> ThreadpoolController:
 def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold a lock between processes; without ``wait``, yield False where another process holds it.
 
-    A process that dies gives its locks back. Where the file system has no locks, every process goes on as if it were
-    alone: files are replaced whole, so that the worst is that a value is computed twice.
+    The operating system releases the locks of a process that dies. On a file system without locks, every process goes
+    on as if it held the lock: files are replaced in one step, so at worst a value is computed twice.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
@@ -373,7 +374,7 @@ def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
         yield True
     finally:
         with contextlib.suppress(OSError):
-            path.unlink()  # whoever waits for it notices, and locks a new file
+            path.unlink()  # filelock notices this in waiting processes, and locks a new file
         lock.release()
 
 
@@ -389,7 +390,7 @@ def _as_array(what: str, given: Any) -> np.ndarray:
         given = given.detach().cpu()
         given = (given.float() if given.dtype == torch.bfloat16 else given).numpy()
     try:
-        array = np.asanyarray(given)  # a mapped array stays one
+        array = np.asanyarray(given)  # a memory-mapped array stays one
     except Exception:
         array = np.empty(0, object)
     if array.dtype.kind not in "biuf":
@@ -436,7 +437,7 @@ def _checked_variants(variants: Any, count: int) -> dict[str, np.ndarray]:
                 f"{what}: the method returned shape {scores.shape}; accepted are ({count},), one score an image, and "
                 f"(k, {count}), a family of k scores, by the name 'oracle'"
             )
-        if scores.ndim == 2 and name != "oracle":  # its best by test AUC is reported, and that has to be said
+        if scores.ndim == 2 and name != "oracle":  # the best one by test AUC is reported: the name must say so
             raise ValueError(
                 f"{what}: the method returned a family of scores, shape {scores.shape}, which is accepted by the name "
                 f"'oracle' alone; by any other ({count},), one score an image"
