@@ -128,7 +128,7 @@ def boolean(name: str, value: Any) -> bool:
 
 
 def optional(check: Check) -> Check:
-    """The check of None or of what ``check`` accepts; the text of ``check`` has to mention None."""
+    """The check of None or of what ``check`` accepts; the message of ``check`` should list None."""
     return lambda name, value: None if value is None else check(name, value)
 
 

@@ -42,7 +42,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
 
 
 def _temporary(path: Path) -> Path:
-    # a name of its own for each call: threads of this process, and other machines, may write beside it
+    # unique for each call: other threads, and other machines, may write the same file at the same time
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:16]}.tmp")
 
 

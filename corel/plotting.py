@@ -181,7 +181,7 @@ def _label(diagram: Diagram) -> str:
 
 
 def _explain(ax: Axes, diagrams: list[Diagram], **options: Any) -> None:
-    """The legend, and a word where there is nothing to see."""
+    """Add a legend, and a text if there are no classes at all."""
     if diagrams:
         ax.legend(frameon=False, **options)
     if not any(len(diagram.points) for diagram in diagrams):

@@ -23,7 +23,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 def one_line(error: BaseException, *, kind: bool = True) -> str:
-    """An error's text in one line, behind its type where ``kind`` is true; of a syntax error without its place."""
+    """An error in one line: its type, if ``kind`` is true, and its text; for a syntax error, without file and line."""
     text = str(error.msg) if isinstance(error, SyntaxError) else " ".join(str(error).split())
     name = type(error).__name__
     return (f"{name}: {text}" if kind else text) if text else name

@@ -77,17 +77,17 @@ class DetectorMethod(OneClassMethod):
         return self._encoder
 
     def auxiliary_settings(self) -> dict[str, Any]:
-        """The encoder's, so that it shares what it learned with the method that it is."""
+        """The encoder's, so that its training is shared with cells of that method itself."""
         return super().auxiliary_settings() if self.encoder is None else self.encoder.auxiliary_settings()
 
     def fit_auxiliary(self, images: np.ndarray, *, path: Path | None = None) -> Self:
-        """As the encoder does it: (n, 3, 32, 32) uint8; nothing for raw pixels."""
+        """Train the encoder on (n, 3, 32, 32) uint8; without an encoder, do nothing."""
         if self.encoder is not None:
             self.encoder.fit_auxiliary(images, path=path)
         return self
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
-        """As the encoder does it; raw pixels stay the uint8 that they are."""
+        """Features of the encoder; without one, the images themselves, as uint8."""
         return images if self.encoder is None else self.encoder.prepare(images)
 
     def fit(self, features: np.ndarray) -> Self:
@@ -148,7 +148,7 @@ class DetectorMethod(OneClassMethod):
         return scores
 
     def _finite(self, scores: np.ndarray) -> np.ndarray:
-        """Refuse NaN; move an infinite score beyond the finite ones, by 1 or, where rounding loses that, by a step."""
+        """Refuse NaN; replace infinite scores by ones 1 beyond the finite scores, or by the next float beyond them."""
         undefined = np.count_nonzero(np.isnan(scores))
         if undefined:
             raise ValueError(f"{self.name}: {undefined} of {len(scores)} scores are not a number")
@@ -188,7 +188,7 @@ class DetectorMethod(OneClassMethod):
         try:
             with (
                 standard_torch(),
-                torch.device("cpu"),  # the default only: detectors that compute elsewhere are given their device
+                torch.device("cpu"),  # the default device only: detectors that can use a GPU are given their device
                 torch.random.fork_rng(devices=gpus),
                 warnings.catch_warnings(),
                 contextlib.redirect_stdout(io.StringIO()),
@@ -253,7 +253,7 @@ def _method_of(
         "name": name,
         "profiles": profiles,
         "needs_auxiliary": encoder is not None and encoder.needs_auxiliary,
-        # Both numbers only ever rise, so that their sum changes whenever one of them does.
+        # Neither number ever decreases, so their sum changes whenever one of them does.
         "version": _VERSION + (0 if encoder is None else encoder.version),
         "detector_class": detector,
         "score_rows": staticmethod({"sklearn": _sklearn_scores, "pyod": _pyod_scores}[library]),

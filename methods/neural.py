@@ -211,5 +211,5 @@ class NeuralMethod(OneClassMethod):
 
 
 def hash_seed(*parts: object) -> int:
-    """A seed that differs wherever ``parts`` do."""
+    """A seed of 48 bits that is a hash of ``parts``."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6], "big")

@@ -148,7 +148,7 @@ def heat_map(means: pd.DataFrame) -> Figure:
         width = 0.5 + 0.48 * len(columns) + 0.055 * letters[0] + 0.075 * letters[1]
         figure, axes = _figure(height, min(max(width, 4.0), 12.0))
         values = means.to_numpy(dtype=float)
-        # one scale for all, so that pictures compare; below chance there is nothing to tell apart by eye
+        # one scale for all pictures, so that they compare; it starts at chance
         image = axes.imshow(np.ma.masked_invalid(values), cmap="Blues", vmin=0.5, vmax=1, aspect="auto")
         axes.set_xticks(range(len(columns)), columns, rotation=40, ha="left",
                         rotation_mode="anchor")  # fmt: skip

@@ -112,7 +112,7 @@ def _line(group: pd.DataFrame, cells: pd.DataFrame, variant: str, rows: pd.DataF
     first = group.iloc[0]
     told = ", ".join(filter(None, [variant, first["changed"]]))
     alike = rows[(rows["method"] == first["method"]) & (rows["dataset"] == first["dataset"])]
-    # whatever else lines of one method and dataset differ in: two of one label would be drawn as one
+    # other columns in which lines of a method and dataset differ: two with the same label would be drawn as one
     ways = {
         "profile": "{} profile", "base_seed": "seed {}", "method_version": "version {}", "protocol": "protocol {}",
         "source_digest": "source {:.8}", "dataset_fingerprint": "data {:.8}",
@@ -157,7 +157,7 @@ def groups(all_lines: Sequence[Line]) -> list[list[Line]]:
 
 
 def parsed(text: object) -> dict[str, Any]:
-    """JSON of a row as a dictionary; what is no such thing stands under an empty name."""
+    """JSON of a row as a dictionary; anything else becomes the value of an empty name."""
     try:
         found = json.loads(str(text))
     except ValueError:

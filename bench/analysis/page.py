@@ -135,7 +135,7 @@ def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.E
 
 
 def _style_and_script() -> dict[str, Markup]:
-    """The page's own, and the hash by which the page lets this script run and no other."""
+    """Style and script of the page, and the script's hash: the Content-Security-Policy blocks any other script."""
     folder = resources.files("bench.analysis") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""Rows of a table that are shown while the others are still computed."""
+"""Prints each row of a table as soon as it is finished, while the others are still computed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RowsAsTheyFinish:
             return
         table = tables.build(self._store.of(self._cells[row])).assign(settings=self._settings[row])
         if sys.stderr is not None:
-            with contextlib.suppress(OSError, ValueError):  # nobody reads along any more
+            with contextlib.suppress(OSError, ValueError):  # standard error may be closed
                 tqdm.write("\n".join(tables.to_lines(tables.for_people(table))), file=sys.stderr)
 
     @staticmethod

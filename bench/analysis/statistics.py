@@ -6,12 +6,12 @@ import json
 
 import pandas as pd
 
-#: What tells the rows of a table apart: their cells are of one experiment, and may be averaged.
+#: Columns that define a row of a table: cells that agree in all of them are one experiment, and are averaged.
 GROUP = [
     "dataset", "dataset_fingerprint", "method_identity", "method_version", "source_digest", "settings",
     "train_per_class", "auxiliary_fingerprint", "test_images", "base_seed", "protocol",
 ]  # fmt: skip
-#: What a table says of them beside.
+#: Further columns, constant within such a row, that a table shows.
 LABELS = ["dataset_title", "method", "profile", "changes", "auxiliary", "auxiliary_title", "classes", "test_size"]
 
 

@@ -87,7 +87,7 @@ def changed_settings(table: pd.DataFrame) -> list[str]:
         for values, method in zip(settings, table["method_identity"], strict=True)
     ]
     short = pd.DataFrame({"method": table["method_identity"].to_numpy(), "label": [described(some) for some in told]})
-    # None and the word None read alike: then as JSON, which tells all values apart
+    # different values that look the same, such as None and the string None, are shown as JSON
     exact = pd.Series([", ".join(f"{name}={canonical_json(some[name])}" for name in some) for some in told])
     alike = exact.groupby([short["method"], short["label"]]).transform("nunique") > 1
     return list(short["label"].where(~alike, exact))
@@ -164,7 +164,7 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
     told = [column for column in ("dataset", "method", "m", "auxiliary", "test images") if column in text]
     for column in ("profile", "seed", "data", "source", "version", "protocol"):
         values = table[column].astype(str)
-        if (values.groupby([text[name] for name in told]).nunique() > 1).any():  # it tells rows apart that look alike
+        if (values.groupby([text[name] for name in told]).nunique() > 1).any():  # equal rows but for it
             text.insert(4, column, values)
             told.append(column)
     return text
@@ -193,7 +193,7 @@ def to_lines(text: pd.DataFrame) -> list[str]:
 
 
 def _inert(text: str) -> str:
-    """``text`` for Markdown: names of folders and files may look like HTML, which Markdown would hand on."""
+    """Escape HTML for Markdown, which would pass it on: names of folders and files may look like HTML."""
     return html.escape(text, quote=False)
 
 
@@ -257,7 +257,7 @@ def origins(finished: pd.DataFrame) -> list[str]:
 def _listed_versions(versions: object) -> str:
     try:
         return ", ".join(f"{name} {version}" for name, version in json.loads(str(versions)).items())
-    except (ValueError, AttributeError):  # a store that somebody changed: what it says, then
+    except (ValueError, AttributeError):  # edited by hand: shown as it is
         return str(versions)
 
 

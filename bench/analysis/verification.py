@@ -203,7 +203,7 @@ def _check_auxiliaries(found: Publication) -> None:
 
 
 def _contradictions(cells: pd.DataFrame) -> dict[str, str]:
-    """Rows that say of their dataset or class what most others of the same data do not, by key."""
+    """By key, rows whose dataset or class is not described as in most rows of the same data."""
     faults = {}
     data = ["dataset_fingerprint"]
     for column, by in (("classes", data), ("test_size", data), ("class_name", [*data, "class"])):

@@ -28,7 +28,7 @@ from bench.data.source import Listing, Source
 from bench.data.text import escaped_controls, quoted
 from corel.checkpoint import write_atomically
 
-#: Longer than the resolution of the times that file systems keep of changes.
+#: Longer than the resolution of file systems' time stamps.
 _TICK_SECONDS = 0.02
 
 
@@ -111,7 +111,7 @@ def _can_hold(place: Path, key: str, *, private: bool) -> bool:
         return False
     if _of_a_stranger(place, always=private):  # someone else was faster
         return False
-    kept = place / key  # another user's may be unreadable, which looks like damage, and cannot be replaced then
+    kept = place / key  # another user's may be unreadable, as if damaged, but cannot be replaced
     everything = os.R_OK | os.W_OK | os.X_OK
     return os.access(place, everything) and (not os.path.lexists(kept) or os.access(kept, everything))
 
@@ -143,7 +143,7 @@ def _read_description(folder: Path) -> dict[str, Any] | None:
             if labels.dtype != np.int64 or not np.isin(labels, np.arange(len(description["classes"]))).all():
                 return None
         return description if _fingerprint(folder, description["classes"]) == description["fingerprint"] else None
-    except Exception:  # any damage to any of the files means the same: there is nothing to use
+    except Exception:  # damaged in any way: not usable
         return None
 
 
@@ -193,7 +193,7 @@ def _fill_alone(
 
 def _fill(source: Source, listing: Listing, folder: Path, progress: bool, workers: int | None) -> dict[str, Any]:
     """Fill the cache. The folder appears whole, by a rename; a killed run leaves a temporary one behind."""
-    # A file that is written right after the scan could keep the time that the scan saw: files are read one tick later.
+    # A file that is written right after the scan could get the time stamp that the scan saw: read it a moment later.
     time.sleep(_TICK_SECONDS)
     content = listing.read()
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.part")
@@ -233,7 +233,7 @@ def _fill(source: Source, listing: Listing, folder: Path, progress: bool, worker
 
 @contextlib.contextmanager
 def _room(source: Source, cache: Path) -> Iterator[None]:
-    """Say of an error of the disk which folder it is about."""
+    """Turn an OSError into a ValueError that names the folder of the cache."""
     try:
         yield
     except OSError as error:
@@ -249,7 +249,7 @@ def _new_array(path: Path, count: int) -> np.memmap:
     Raises
     ------
     OSError
-        If the disk has no room for it. To find that out while the map is written to would end the process.
+        If the disk has no room for it. Without this check, writing to the map would end the process (SIGBUS).
     """
     array = np.lib.format.open_memmap(path, "w+", np.uint8, (count, 3, SIZE, SIZE))
     if hasattr(os, "posix_fallocate"):

@@ -1,4 +1,4 @@
-"""Whether ours and its peers compute the same: clouds that try it, and what differs about one.
+"""Whether corel and its peers agree: random clouds to compare them on, and the differences for one cloud.
 
 Every size class that the code distinguishes is among the clouds: small ones, more than 1,024 points (above which a GPU
 takes another algorithm), and several thousand (which the CPU cuts into blocks and gives to threads). The searches in a
@@ -36,7 +36,7 @@ MergeEdges = Callable[[torch.Tensor, float], torch.Tensor]
 
 @dataclass(frozen=True)
 class Cloud:
-    """A random cloud, and how to speak of it."""
+    """A random cloud, with its description for messages."""
 
     points: torch.Tensor
     p: float

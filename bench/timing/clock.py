@@ -19,7 +19,7 @@ from bench.timing.contenders import Contender
 TIME_LIMIT = 8.0
 #: Warm-up: a call shorter than this is timed after calls on another input that take this long together.
 LOOP = 0.002
-#: Nothing is known of a contender at first: one call at this size says what to expect at a larger one.
+#: Before a larger size, a contender that was not timed yet is called at this one, and its time extrapolated.
 PROBE = 256
 
 #: Draws an input of a size.
@@ -123,7 +123,7 @@ class Clock:
             self.notes.append(line)
 
 
-# Linux keeps the peak of a process's memory, and resets it when told to; small clouds load all code before.
+# Linux records the peak memory of a process (VmHWM), and resets it on request; small clouds first load all code.
 _MEMORY = """
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What figures are made of: datasets, trained encoders with their histories, and AUCs, each computed once and kept."""
+"""The inputs of figures: datasets, trained encoders with their histories, and AUCs, each computed once and cached."""
 
 from __future__ import annotations
 
