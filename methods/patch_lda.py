@@ -1,4 +1,4 @@
-"""Patch-LDA: a dictionary of image patches, whitened by unlabelled images and changed copies of them."""
+"""Patch-LDA: features from random image patches, whitened by unlabelled images and randomly changed copies of them."""
 
 from __future__ import annotations
 
@@ -108,12 +108,13 @@ class PatchLDASettings:
 
 
 class PatchLDA(OneClassMethod):
-    """Density of a class in codes whitened by a background: thresholded correlations with image patches.
+    """Kernel density of a class in a space of whitened features: averages of thresholded correlations with patches.
 
-    Patches as a dictionary are Coates, Lee and Ng's (AISTATS 2011; how far they go: Thiry et al., ICLR 2021), whitened
-    means as detectors Hariharan, Malik and Ramanan's (ECCV 2012). An image and its changed copies are taken for a class
-    of their own, as by Dosovitskiy et al. (NIPS 2014), and the covariance within such classes is made a multiple of the
-    identity, nearly, as by Hatch, Kajarekar and Stolcke (Interspeech 2006). Nothing is trained by gradients.
+    A dictionary of random patches is that of Coates, Lee and Ng (AISTATS 2011; see also Thiry et al., ICLR 2021), and
+    whitening by background images that of Hariharan, Malik and Ramanan (ECCV 2012). Then each of some images is taken,
+    with a randomly changed copy, for a class of its own (Dosovitskiy et al., NIPS 2014), and features are whitened by
+    the covariance within these classes (Hatch, Kajarekar and Stolcke, Interspeech 2006). Nothing is trained by
+    gradients.
     """
 
     name = "patch-lda"
@@ -207,7 +208,7 @@ class PatchLDA(OneClassMethod):
             return np.stack([change(torch.from_numpy(image)).numpy() for image in images])
 
     def _filters(self, side: int, images: np.ndarray, chosen: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """The filters, (3 · side², filters) float32: taking a patch's mean off and whitening are part of them."""
+        """The filters, (3 · side², filters) float32, which include subtraction of a patch's mean, and its whitening."""
         drawn = np.sort(generator.choice(chosen, _PATCHES))
         corners = generator.integers(0, 33 - side, (_PATCHES, 2))
         windows = sliding_window_view(images[drawn], (side, side), axis=(2, 3))
@@ -222,7 +223,7 @@ class PatchLDA(OneClassMethod):
         return (kernel - kernel.mean(0)).astype(np.float32)
 
     def _features(self, images: np.ndarray, chosen: np.ndarray | None = None) -> Iterator[Tensor]:
-        """Features, 500 images at a time and black ones after the last: (500, 2 · filters · patches · grid²)."""
+        """Features in batches of 500 images, (500, 2 · filters · patches · grid²); black images fill the last one."""
         indices = np.arange(len(images)) if chosen is None else chosen
         for start in range(0, len(indices), _BATCH):
             batch = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
