@@ -1,23 +1,21 @@
-"""Threads for kernels that release the GIL: Numba's own may neither be entered from several threads nor be forked."""
+"""Python threads for kernels that release the GIL.
+
+Numba's own threads are not used: they must not be started from several threads at a time, nor after a fork.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-_pool: ThreadPoolExecutor | None = None
 
-
-def _forget_pool() -> None:
-    global _pool
-    _pool = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)  # a child inherits the object, but not its threads
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The pool of a process, by its id: a forked child inherits this cache, but not the threads of its parent."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="corel")
 
 
 def all_true(tasks: Sequence[Callable[[], int]], threads: int) -> bool:
@@ -25,22 +23,16 @@ def all_true(tasks: Sequence[Callable[[], int]], threads: int) -> bool:
 
     Each thread takes the next task as soon as it has finished one.
     """
-    global _pool
-    counter = itertools.count()  # next() is atomic: no two threads get the same number
+    remaining = iter(list(tasks))  # shared by all threads: next() of a list's iterator is atomic
 
     def work() -> bool:
-        fine = True
-        while (i := next(counter)) < len(tasks):
-            fine &= bool(tasks[i]())
-        return fine
+        results = [task() for task in remaining]  # all of them, also after one that is false
+        return all(results)
 
     helpers: list[Future[bool]] = []
-    if min(threads, len(tasks)) > 1:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="corel")
-        with contextlib.suppress(RuntimeError):  # the main thread has ended, which ends pools: this thread does it all
-            for _ in range(min(threads, len(tasks)) - 1):
-                helpers.append(_pool.submit(work))
+    with contextlib.suppress(RuntimeError):  # while Python shuts down, a pool takes no work: this thread does it all
+        for _ in range(min(threads, len(tasks)) - 1):
+            helpers.append(_pool(os.getpid()).submit(work))
     fine = work()
-    # all tasks are taken by now: a helper that is still waiting for a thread of the pool has nothing left to do
+    # all tasks are taken by now: a helper that still waits for a thread of the pool has nothing left to do
     return all([fine, *(helper.result() for helper in helpers if not helper.cancel())])
