@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,25 +40,22 @@ class Options:
 
 
 class _InProcess:
-    """Runs a task in this process, when it is waited for."""
+    """Runs tasks in this process, one at a time: :meth:`start` only remembers a task, :meth:`wait` runs it."""
 
     parallel = False
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self._started: list[tuple[object, Callable[[Any], Any], Any]] = []
 
     def slots(self) -> int:
         return 1
 
     def start(self, function: Callable[[Any], Any], argument: Any) -> object:
-        token = object()
-        self._started.append((token, function, argument))
-        return token
+        self._task = functools.partial(function, argument)
+        return self._task
 
     def wait(self) -> tuple[object, Any]:
-        token, function, argument = self._started.pop()
-        return token, function(argument)
+        return self._task, self._task()
 
 
 @contextlib.contextmanager
@@ -168,7 +166,7 @@ def execute(
     ):
 
         def keep(cell: Cell, outcome: Outcome) -> bool:
-            """Store what came of a cell; returns whether it counts as failed."""
+            """Store the outcome of a cell; returns whether it counts as failed."""
             nonlocal ran
             ran += 1
             failed = False
@@ -229,7 +227,7 @@ def execute(
                     store.add_auxiliary(first, **result.training)
             else:
                 try:
-                    fill()  # the worker goes on while its last cell is stored
+                    fill()  # the worker gets its next task before its last cell is stored
                 finally:  # this cell is finished, whatever happened to the cluster
                     failures += keep(what, tasks.Outcome(error=error) if error else result)
             groups = [group for group in groups if group.cells or group.prepared is None]
@@ -237,7 +235,7 @@ def execute(
 
 
 def _next(groups: Sequence[_Group], running: Any) -> tuple[_Group | Cell, Callable[[Any], Any], Any] | None:
-    """What to start next, with the function and its argument: what cells wait for, then cells, each as planned."""
+    """What to start next, with function and argument: preparations first, then cells, both in the planned order."""
     from bench.engine import tasks
 
     under_way = {what.training for what in running if isinstance(what, _Group)} - {None}
