@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.data import Dataset
 from bench.engine import protocol
-from bench.engine.cells import Cell, described
+from bench.engine.cells import Cell
 from corel.checkpoint import write_atomically
 from methods.corel import Corel
 
@@ -79,12 +79,10 @@ def _arrays(method: Any, cells: list[Cell], dataset: Dataset) -> dict[str, Any]:
     shown = np.array([np.flatnonzero(labels == cell.class_index)[0] for cell in cells])
     own = np.array([[cell.class_index] for cell in cells])
     first = cells[0]
-    told = described(first.method.changes)
-    name = f"{first.method.name} ({told})" if told else first.method.name
     learned = f"encoder trained on {first.auxiliary_title or first.auxiliary}"
     where = f"{first.dataset_title or first.dataset}, {learned}, m = {first.train_per_class}, run {first.run}"
     return {
-        "about": np.array(f"{name} on {where}"),
+        "about": np.array(f"{first.method.label} on {where}"),
         "classes": np.array([cell.class_name for cell in cells]),
         "originals": test[shown],
         "reconstructions": method.reconstruct(test[shown]),

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bench.analysis import comparison, paper, statistics, tables
-from bench.engine.cells import described, flattened
+from bench.engine.cells import described, flattened, shown_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +177,7 @@ def command(line: Line, *, methods: Sequence[str] = (), m: Sequence[str] = (), r
     words += ["--runs", str(runs or max(line.runs, 1)), *(["--profile", str(profile)] if profile != "any" else [])]
     if not methods:
         for name, value in parsed(line.of("changes")).items():
-            words += ["--set", f"{line.of('method')}.{described({name: value})}"]
+            words += ["--set", f"{line.of('method')}.{name}={shown_value(value)}"]
     if line.of("base_seed"):
         words += ["--seed", str(line.of("base_seed"))]
     return shlex.join(words)

@@ -78,6 +78,12 @@ class MethodSpec:
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
+    def label(self) -> str:
+        """The name, with the changed settings in parentheses: ``corel (lam=0)``."""
+        changes = described(self.changes)
+        return f"{self.name} ({changes})" if changes else self.name
+
+    @property
     def auxiliary_version(self) -> int | None:
         """Version of the built-in method that learns from the auxiliary images in place of this one, if another does.
 
@@ -264,8 +270,7 @@ class Cell:
         )
 
     def __str__(self) -> str:
-        changes = described(self.method.changes)
-        where = f"{self.method.name}{f' ({changes})' if changes else ''} on {self.dataset}"
+        where = f"{self.method.label} on {self.dataset}"
         return f"{where}, class {self.class_name!r}, m = {self.train_per_class}, run {self.run}"
 
     def row(self) -> dict[str, Any]:
@@ -345,10 +350,11 @@ def auxiliary_key(settings: Mapping[str, Any], source: str, fingerprint: str | N
 
 def described(settings: Mapping[str, Any]) -> str:
     """Settings as a table shows them: ``lam=0, reduction=sum``."""
-    return ", ".join(f"{name}={_shown(value)}" for name, value in settings.items())
+    return ", ".join(f"{name}={shown_value(value)}" for name, value in settings.items())
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """The value of a setting as a table shows it."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return value if isinstance(value, str) else canonical_json(value) if isinstance(value, list) else str(value)

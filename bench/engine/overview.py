@@ -10,7 +10,7 @@ import pandas as pd
 
 import methods
 from bench import data
-from bench.engine.cells import Cell, described, flattened
+from bench.engine.cells import Cell, described, flattened, shown_value
 from bench.engine.store import Rows
 
 
@@ -31,10 +31,7 @@ def listing(names: Sequence[str], data_root: str) -> str:
         settings = dict.fromkeys(setting for profile in values for setting in profile)
         lines += ["", _columns(f"  {name}", profiles) if settings else f"  {name}: no settings"]
         for setting in settings:
-            shown = [
-                described({setting: profile[setting]}).partition("=")[2] if setting in profile else "–"
-                for profile in values
-            ]
+            shown = [shown_value(profile[setting]) if setting in profile else "–" for profile in values]
             lines.append(_columns(f"    {setting}", shown))
     lines += [
         "",

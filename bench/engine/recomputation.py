@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from bench import data
-from bench.engine.cells import Cell, MethodSpec, canonical_json, described, method_spec
+from bench.engine.cells import Cell, MethodSpec, canonical_json, method_spec
 from bench.engine.cores import available_cores
 from bench.engine.execute import Options, execute
 from bench.engine.store import Rows, Store
@@ -232,12 +232,9 @@ class Recomputation:
             key, path = cell.auxiliary_key, self._training(cell.auxiliary_key)
             if not cell.method.needs_auxiliary or not path.exists():
                 continue
-            settings = described(cell.method.changes)
             note = _copy_note(path)
             copied = note.is_file() and note.read_text() == str(file_identity(path))
-            (self.taken if copied else self.trained)[key] = (
-                f"{cell.method.name}{f' ({settings})' if settings else ''} on {cell.auxiliary}"
-            )
+            (self.taken if copied else self.trained)[key] = f"{cell.method.label} on {cell.auxiliary}"
 
     def _training(self, key: str) -> Path:
         return self._folder / "cache" / "auxiliary" / key

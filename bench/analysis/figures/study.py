@@ -204,10 +204,12 @@ class Study:
         return table[["m", "auc_mean", "auc_std"]], about
 
     def _spec(self, changes: Sequence[str]) -> MethodSpec:
-        """The method. What a figure is about comes before what the user changes."""
-        chosen = {change.partition("=")[0]: change for change in (*self.changes, *changes)}
-        (spec,) = method_specs(["corel"], self.profile, list(chosen.values()))
+        (spec,) = method_specs(["corel"], self.profile, self._merged(changes))
         return spec
+
+    def _merged(self, changes: Sequence[str]) -> list[str]:
+        """The user's changes, and ``changes`` of a figure, which replace those of the same setting."""
+        return list({change.partition("=")[0]: change for change in (*self.changes, *changes)}.values())
 
     def _cells(self, spec: MethodSpec, sizes: Sequence[int], runs: int) -> list[Cell]:
         return plan(
@@ -222,9 +224,8 @@ class Study:
 
     def _command(self, changes: Sequence[str], sizes: Sequence[int]) -> str:
         """The command of a table that computes the same rows."""
-        chosen = {change.partition("=")[0]: change for change in (*self.changes, *changes)}
         words = ["--datasets", self.names[0], "--methods", "corel", "--profile", self.profile]
-        words += [word for change in chosen.values() for word in ("--set", change)]
+        words += [word for change in self._merged(changes) for word in ("--set", change)]
         words += ["--train-per-class", *map(str, sizes), "--runs", str(self.runs), "--seed", str(self.seed)]
         if self.auxiliary_name:
             words += ["--auxiliary", self.auxiliary_name]
