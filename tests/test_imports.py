@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -115,3 +116,34 @@ def test_every_public_name_is_there():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, timeout=300
     )
     assert "BallCount" in run.stdout
+
+
+#: As setuptools installs packages in place: what it finds comes after what the folders of Python's path hold.
+IN_PLACE = """
+import importlib.util
+import sys
+
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in ("bench", "corel", "methods"):
+            return importlib.util.spec_from_file_location(name, f"{sys.argv[1]}/{name}/__init__.py")
+
+
+sys.meta_path.append(Finder)
+import bench
+print(*(importlib.util.find_spec(name).origin for name in ("bench", "corel", "methods")), sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("file", ["methods/mine.py", "methods/__init__.py", "corel.py"])
+def test_a_folder_of_the_same_name_in_the_working_directory(tmp_path, file):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    words = [sys.executable, "-S", "-c", IN_PLACE, str(ROOT.resolve())]  # -S: without what is installed here
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    found = [Path(line) for line in done.stdout.splitlines()]
+    assert found == [ROOT.resolve() / name / "__init__.py" for name in ("bench", "corel", "methods")]
