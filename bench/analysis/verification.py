@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import tempfile
@@ -15,10 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import methods
 from bench.analysis import citations, publication
 from bench.engine import protocol, published
-from bench.engine.cells import Cell, auxiliary_key, flattened
+from bench.engine.cells import Cell, auxiliary_key, canonical_json, flattened
 from bench.engine.store import Rows
+from methods import detectors, own
 
 
 @dataclasses.dataclass
@@ -109,6 +112,8 @@ def _check_digests(found: Publication) -> None:
     except (OSError, UnicodeDecodeError):
         found.say(file, "not there or not readable; python -m bench.publish writes it")
         return
+    if "" in noted:
+        found.say(file, f"a line is {noted.pop('')!r}; accepted are a digest, two spaces and the name of a file")
     held = publication.digests(found.folder, publication.present(found.folder))
     for name in sorted({*noted, *held}):
         if noted.get(name) != held.get(name):
@@ -150,7 +155,46 @@ def _faults_of(row: Mapping[str, Any]) -> list[str]:
         faults.append(f"{', '.join(differing)}: not what follows from its other columns")
     if foreign:
         faults.append(f"changes: {', '.join(foreign)} not as in its settings")
+    told = (row["method"], row["method_version"], row["profile"], row["settings"], row["changes"])
+    return faults or [*_name_faults(row, cell), *_profile_faults(*told)]
+
+
+def _name_faults(row: Mapping[str, Any], cell: Cell) -> list[str]:
+    """Whether tables call data and method what they are: no key is made of these names."""
+    faults = []
+    for column in ("dataset", "auxiliary"):
+        name, title = row[column], row[f"{column}_title"]
+        if name is not None and title not in (name, f"{name} (folder)"):
+            faults.append(f"{column}_title is {title!r}, which is no name of {name!r}")
+    detector = detectors.parse(cell.method.name)
+    part = cell.method.name if detector is None else detector[2]
+    shared = "" if detector is None else f"{cell.method.name.partition('@')[0]}@"
+    identity = cell.method.identity
+    if identity and (own.parse(part or "") is None or not identity.startswith(shared)):
+        faults.append(f"method is {cell.method.name!r}, and by its method_identity it is {identity!r}")
     return faults
+
+
+@functools.lru_cache(maxsize=4096)  # most rows of a table have the same ones
+def _profile_faults(method: str, version: int, profile: str, settings: str, changes: str) -> list[str]:
+    """Whether settings are called what they are: those of a profile, or by what they differ from one.
+
+    Asked of this package's own methods, whose profiles are known without running a file, in their present version.
+    """
+    known = methods.built_in().get(method)
+    if known is None or version != known.version:
+        return []
+    given = flattened(json.loads(settings))
+    profiles = {
+        name: flattened(json.loads(canonical_json(dataclasses.asdict(known.settings_of(name)))))
+        for name in ("paper", "quick")
+    }
+    equal = [name for name, values in profiles.items() if values == given]
+    right = profile if not equal else "any" if len(equal) == len(profiles) else equal[0]
+    differing = {} if equal else {k: v for k, v in given.items() if profiles.get(profile, {}).get(k, ...) != v}
+    if (profile, json.loads(changes)) == (right, differing):
+        return []
+    return [f"profile, changes are {profile!r}, {changes}; by its settings {right!r}, {canonical_json(differing)}"]
 
 
 def _plain(value: Any) -> Any:
@@ -259,17 +303,26 @@ def _check_files(found: Publication) -> None:
             wanted, given = (_lines(folder / name) for folder in (again, found.folder))
             for number, (one, other) in enumerate(zip_longest(wanted, given), 1):
                 if one != other:
-                    said = "ends" if other is None else f"has {_short(other)}"
-                    follows = "nothing" if one is None else _short(one)
+                    pairs = enumerate(zip_longest(one or "", other or ""))
+                    at = next((place for place, (letter, its) in pairs if letter != its), 0)
+                    said = "ends" if other is None else f"has {_around(other, at)}"
+                    follows = "nothing" if one is None else _around(one, at)
                     found.say(name, f"line {number} {said}; from the rows follows {follows}")
                     break
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines, without those that say how the folder was called when it was published."""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return lines[1:] if path.name.startswith("command") else lines
+    """The lines, but for what in them says how the folder was called when it was published."""
+    lines = path.read_bytes().decode("utf-8", "replace").split("\n")  # every byte counts, those of line ends too
+    if path.name.startswith("command"):
+        head, at, _ = lines[0].partition("@")
+        lines[0] = f"{head}{at}"
+    return lines
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 160 else f"{text[:160]}…")
+def _around(text: str, place: int) -> str:
+    """A line, or what of a long one stands around ``place``."""
+    if len(text) <= 160:
+        return repr(text)
+    start = max(0, min(place - 80, len(text) - 160))
+    return repr(f"{'…' * (start > 0)}{text[start : start + 160]}{'…' * (start + 160 < len(text))}")

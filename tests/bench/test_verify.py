@@ -279,6 +279,71 @@ def test_tables_that_do_not_follow_from_the_rows(here, capsys):
     assert "command-2: there is no such file of these rows" in output
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "table1.csv", "table1.md", "classes.csv", "command"])
+@pytest.mark.parametrize("change", [lambda text: text.replace(b"\n", b"\r\n"), lambda text: b"\xef\xbb\xbf" + text])
+def test_every_byte_counts(here, name, change):
+    """Whoever changes a file may write its digest too."""
+    folder = Path(FOLDER)
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+    lines = [f"{digest}  {file}\n" for file, digest in publication.digests(folder, publication.present(folder)).items()]
+    (folder / publication.DIGESTS).write_text("".join(lines))
+    faults = verification.check(folder).faults
+    assert len(faults) == 1
+    assert faults[0].startswith(f"{folder / name}: ")
+
+
+def test_what_differs_in_a_long_line_is_shown(here):
+    folder = Path(FOLDER)
+    (folder / "rows.csv").write_bytes((folder / "rows.csv").read_bytes().replace(b"\n", b"\r\n"))
+    (fault,) = [fault for fault in verification.check(folder).faults if "line 1 " in fault]
+    assert '"finished"\\r\'; from the rows follows' in fault
+
+
+def test_a_line_of_digests_that_is_none(here):
+    with open(Path(FOLDER, publication.DIGESTS), "a") as stream:
+        stream.write("something else\n")
+    (fault,) = verification.check(Path(FOLDER)).faults
+    assert fault.startswith("results/small/SHA256SUMS: a line is 'something else'; accepted are ")
+
+
+@pytest.mark.parametrize(
+    ("column", "before", "after"),
+    [
+        ("method", "learner.py", "corel"),
+        ("method", "learner.py", "sklearn:LocalOutlierFactor@learner.py"),
+        ("dataset_title", "folder:images", "cifar10"),
+        ("auxiliary_title", "folder:images", "cifar100"),
+    ],
+)
+def test_a_row_under_another_name_is_found(here, column, before, after):
+    """Tables print these names, and no key is made of them."""
+    frame = rows()
+    frame[column] = frame[column].replace(before, after)
+    write_rows(frame)
+    publish_again()
+    faults = [fault for fault in verification.check(Path(FOLDER)).faults if ": row " in fault]
+    assert faults
+    assert all(f": {column} is {after!r}, " in fault for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("method", "column", "after"),
+    [("adt", "profile", "paper"), ("corel", "profile", "any"), ("dagmm", "changes", '{"epochs":5}')],
+)
+def test_settings_under_another_name_are_found(tmp_path, monkeypatch, method, column, after):
+    """Quick settings that are called the paper's would stand beside its numbers."""
+    shutil.copytree(Path(verification.__file__).parents[2] / "results" / "digits", tmp_path / FOLDER)
+    monkeypatch.chdir(tmp_path)
+    assert verification.check(Path(FOLDER)).faults == []
+    frame = rows()
+    frame.loc[frame["method"] == method, column] = after
+    write_rows(frame)
+    publish_again()
+    faults = verification.check(Path(FOLDER)).faults
+    assert len(faults) == (frame["method"] == method).sum()
+    assert all(": profile, changes are " in fault for fault in faults)
+
+
 def test_a_run_that_was_not_published(here, capsys):
     Path("other-run").mkdir()
     Path("other-run", "cells.sqlite").touch()
