@@ -81,9 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data.check_name(name, "--datasets")
     if options.auxiliary is not None:
         data.check_name(options.auxiliary, "--auxiliary")
-    out = writable_directory(options.out)
-    writable_directory(out / "cache")
-    folder = writable_directory(out / "figures", [f"{name}.{kind}" for name in names for kind in ("png", "pdf", "md")])
 
     with loading():
         import matplotlib
@@ -97,6 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.engine.settings import method_specs
         from corel._device import resolve_device
 
+    published.check_kind(options.out, run=True, argument="--out")
+    out = writable_directory(options.out)
+    writable_directory(out / "cache")
+    folder = writable_directory(out / "figures", [f"{name}.{kind}" for name in names for kind in ("png", "pdf", "md")])
     if len(method_specs(["corel"], options.profile, options.set)) > 1:
         raise ValueError("--set: got more than one value for a setting; accepted is one: a figure has one encoder")
     threads = options.threads or default_threads(options.profile)

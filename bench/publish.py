@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.engine import published
 
     to = Path(options.to)
+    published.check_kind(options.to, run=False, argument="--to")
     parts = [(name, published.read_rows(name, "RUN")) for name in options.runs]
     for name, rows in parts:
         if len(rows.cells) == 0:

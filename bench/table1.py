@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from bench.analysis import gallery, page, tables
         from bench.analysis.progress import RowsAsTheyFinish
         from bench.engine import overview, provenance
+        from bench.engine import published as published_tables
         from bench.engine.cells import printable
         from bench.engine.cores import available_cores, default_threads
         from bench.engine.execute import Options, execute
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     provenance.git_commit()  # cached now: the working tree may change while cells are computed
     out = Path(options.out)
+    published_tables.check_kind(options.out, run=True, argument="--out")
     if not options.dry_run:
         writable_directory(options.out, ["table1.csv", "table1.md", "classes.csv", "cells.csv"])
         writable_directory(out / "cache")

@@ -41,6 +41,28 @@ def read_rows(name: str | Path, argument: str = "folder") -> Rows:
     )
 
 
+def check_kind(name: str | Path, *, run: bool, argument: str) -> None:
+    """Refuse to mix a run and a published table in one folder: of the two sets of rows only one would be read.
+
+    Parameters
+    ----------
+    name
+        The folder that is to be written to.
+    run
+        Whether a run is to be written there; else a published table.
+    argument
+        The argument that gave the folder, for errors.
+
+    Raises
+    ------
+    ValueError
+        If the other one is there.
+    """
+    if name != "" and (Path(name) / (FILES["cells"] if run else STORE_FILE)).is_file():
+        holds, wanted = ("a published table", "a run") if run else ("a run", "a published table")
+        raise ValueError(f"{argument}: got {str(name)!r}, the folder of {holds}; accepted is another one for {wanted}")
+
+
 def read_published(folder: Path) -> Rows:
     """Read the rows of a published table, with the types of the store's.
 

@@ -299,11 +299,14 @@ def test_an_interrupt_is_one_line(command, monkeypatch, capsys):
         (["fig2", "--set", "corel.size=3"], "--set: got 'corel.size=3'"),
         (["fig2", "--set", "corel.lam=3", "--set", "corel.lam=4"], "--set: got more than one value"),
         (["fig2", "--out", "file/below"], "--out: cannot write"),
+        (["fig2", "--out", "published"], "--out: got 'published', the folder of a published table"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_status_2(words, told, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
+    Path("published").mkdir()
+    Path("published", "rows.csv").touch()
     try:
         status = run("bench.figures", figures.main, words)
     except SystemExit as stop:

@@ -175,6 +175,8 @@ def runs(tmp_path_factory, write_experiment) -> Path:
         (["text", "--to", "results/small"], "RUN: store: cannot use 'text/cells.sqlite'"),
         (["empty", "--to", "results/small"], "RUN: 'empty' holds no finished cells"),
         (["run", "--to", "run/cells.sqlite"], "--to: cannot write to 'run/cells.sqlite'"),
+        (["run", "--to", "run"], "--to: got 'run', the folder of a run; accepted is another one for a published table"),
+        (["run", "--to", "empty"], "--to: got 'empty', the folder of a run"),
         (["run", "--to", ""], "--to: got ''"),
         (["", "--to", "results/small"], "RUN: got ''"),
         (["run", "--to", "hollow"], r"--to: cannot read 'hollow/rows\.csv' \(it is empty"),

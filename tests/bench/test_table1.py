@@ -539,6 +539,16 @@ def test_what_stands_in_the_way_of_results_is_found_out_first(table, tmp_path, n
     assert re.search(f"--out: cannot write .*{message}", error)
 
 
+def test_a_run_in_a_published_folder_is_refused(table, tmp_path):
+    """Its tables would be replaced, and its rows be read in place of the run's."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "rows.csv").touch()
+    status, _, error = table()
+    assert (status, table.fits, len(error.splitlines())) == (2, [], 1)
+    assert "the folder of a published table; accepted is another one for a run" in error
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["rows.csv"]
+
+
 def test_damaged_store(table, tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "cells.sqlite").write_bytes(b"this is not a database, " * 100)
