@@ -73,6 +73,17 @@ def _command(name: str, options: argparse.Namespace) -> str:
     return recorded_command([PROGRAM, name], options, _parser().parse_args([name]), _SHAPING)
 
 
+def _runtime_alone(name: str) -> bool:
+    """Whether a folder holds a runtime study and no rows, as ``bench.runtime`` leaves it."""
+    from bench.analysis.figures import runtime
+    from bench.engine import published
+    from bench.engine.store import STORE_FILE
+
+    folder = Path(name)
+    with_rows = any((folder / file).exists() for file in (STORE_FILE, published.FILES["cells"]))
+    return name != "" and (folder / runtime.FILE).is_file() and not with_rows
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
@@ -101,7 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(method_specs(["corel"], options.profile, options.set)) > 1:
         raise ValueError("--set: got more than one value for a setting; accepted is one: a figure has one encoder")
     threads = options.threads or default_threads(options.profile)
-    rows = published.merge([(name, published.read_rows(name, "--from")) for name in options.published])
+    rows = published.merge(
+        [(name, published.read_rows(name, "--from")) for name in options.published if not _runtime_alone(name)]
+    )
     study = Study(
         out, list(dict.fromkeys(options.datasets)), options.auxiliary, options.data_root, options.download,
         options.profile, options.set, str(resolve_device(options.device)), threads, options.runs, options.seed, rows,

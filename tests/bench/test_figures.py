@@ -182,6 +182,15 @@ def test_the_published_study_is_the_default(monkeypatch, tmp_path):
     assert table["command"].str.contains("--out results/runtime").all()
 
 
+def test_a_runtime_study_without_rows_is_taken(monkeypatch, tmp_path, capsys):
+    """bench.runtime leaves no rows in its folder."""
+    folder = Path(runtime.__file__).parents[3] / "results" / "runtime-plane"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bench.runtime.main", lambda words: pytest.fail("measured again"))
+    assert run("bench.figures", figures.main, ["fig7", "--from", str(folder), "--device", "cpu"]) == 0
+    assert "--out results/runtime-plane" in Path("runs/figures/fig7.md").read_text()
+
+
 def test_deaths_and_barcodes_are_those_of_scipy():
     cloud = torch.randn(three_gaussians.BATCH, 2, generator=torch.Generator().manual_seed(1))
     deaths = minimum_spanning_tree(cdist(cloud, cloud, "cityblock")).data
