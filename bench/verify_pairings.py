@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
@@ -10,7 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from bench.engine.arguments import add_version
-from bench.engine.command_line import Parser, loading, non_negative_int, positive_int, run
+from bench.engine.command_line import Parser, loading, non_negative_int, positive_int, run, torch_device
 
 PROGRAM = "bench.verify_pairings"
 INTERPRETER = "triton-interpreter"
@@ -26,6 +27,15 @@ def _peer(name: str) -> Any:
         raise ImportError(f"{PROGRAM} needs {name}: pip install 'corel[peers]' ({error})") from None
 
 
+def _device(text: str) -> str:
+    if text == INTERPRETER:
+        return text
+    try:
+        return torch_device(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, and {INTERPRETER}") from None
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog=f"python -m {PROGRAM}",
@@ -36,7 +46,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--clouds", type=positive_int, metavar="N", help=f"number of clouds (default: 10000; {INTERPRETER}: 100)")
     add("--seed", type=non_negative_int, default=0, help="seed of the clouds (default: 0)")
-    add("--device", default="auto",
+    add("--device", type=_device, default="auto",
         help=f"auto, cpu, cuda, or {INTERPRETER}: the GPU's kernels on the CPU, on smaller clouds "
         "(default: auto)")  # fmt: skip
     add_version(parser)

@@ -59,6 +59,12 @@ def test_bad_arguments_are_one_line_and_status_2(arguments, capsys):
     assert "bench.verify_pairings: error: " in err
 
 
+def test_the_interpreter_is_among_the_devices_that_are_accepted(capsys):
+    with pytest.raises(SystemExit):
+        main(["--device", "tpu"])
+    assert "got 'tpu'; accepted are auto, cpu, cuda and cuda:N, and triton-interpreter" in capsys.readouterr().err
+
+
 def test_interrupt_says_how_far_it_got(monkeypatch, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
