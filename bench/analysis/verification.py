@@ -19,7 +19,7 @@ import pandas as pd
 import methods
 from bench.analysis import citations, publication
 from bench.engine import protocol, published
-from bench.engine.cells import Cell, auxiliary_key, canonical_json, flattened
+from bench.engine.cells import Cell, auxiliary_key, canonical_json, flattened, printable
 from bench.engine.store import Rows
 from methods import detectors, own
 
@@ -161,11 +161,7 @@ def _faults_of(row: Mapping[str, Any]) -> list[str]:
 
 def _name_faults(row: Mapping[str, Any], cell: Cell) -> list[str]:
     """Whether tables call data and method what they are: no key is made of these names."""
-    faults = []
-    for column in ("dataset", "auxiliary"):
-        name, title = row[column], row[f"{column}_title"]
-        if name is not None and title not in (name, f"{name} (folder)"):
-            faults.append(f"{column}_title is {title!r}, which is no name of {name!r}")
+    faults = [*_title_faults(row, "dataset"), *_title_faults(row, "auxiliary")]
     detector = detectors.parse(cell.method.name)
     part = cell.method.name if detector is None else detector[2]
     shared = "" if detector is None else f"{cell.method.name.partition('@')[0]}@"
@@ -173,6 +169,13 @@ def _name_faults(row: Mapping[str, Any], cell: Cell) -> list[str]:
     if identity and (own.parse(part or "") is None or not identity.startswith(shared)):
         faults.append(f"method is {cell.method.name!r}, and by its method_identity it is {identity!r}")
     return faults
+
+
+def _title_faults(row: Mapping[str, Any], column: str) -> list[str]:
+    name, title = row[column], row[f"{column}_title"]
+    if name is None or title in (name, f"{name} (folder)"):
+        return []
+    return [f"{column}_title is {title!r}, which is no name of {name!r}"]
 
 
 @functools.lru_cache(maxsize=4096)  # most rows of a table have the same ones
@@ -232,12 +235,16 @@ def _check_auxiliaries(found: Publication) -> None:
     assert found.rows is not None
     file = published.FILES["auxiliaries"]
     for row in found.rows.auxiliaries.to_dict("records"):
+        faults = [*_origin_faults(row), *_title_faults(row, "auxiliary")]
         try:
             settings = json.loads(row["settings"])
             key = auxiliary_key(settings, row["source_digest"], row["auxiliary_fingerprint"], row["seed"])
         except ValueError as error:
             key = f"none: {error}"
-        faults = _origin_faults(row)
+        else:
+            learner = printable(str(settings.get("method", row["method"])))
+            if row["method"] != learner:
+                faults.append(f"method is {row['method']!r}, and by its settings {learner!r}")
         if key != row["key"]:
             faults.append("its key is not the digest of its columns: one of settings, source, data or seed changed")
         if not 0 <= row["seconds"] < math.inf:

@@ -326,6 +326,18 @@ def test_a_row_under_another_name_is_found(here, column, before, after):
     assert all(f": {column} is {after!r}, " in fault for fault in faults)
 
 
+@pytest.mark.parametrize(("column", "after"), [("method", "corel"), ("auxiliary_title", "cifar100")])
+def test_a_training_under_another_name_is_found(here, column, after):
+    frame = pd.read_csv(f"{FOLDER}/auxiliaries.csv", dtype=str, keep_default_na=False)
+    frame.assign(**{column: after}).to_csv(
+        f"{FOLDER}/auxiliaries.csv", index=False, lineterminator="\n", quoting=csv.QUOTE_ALL
+    )
+    publish_again()
+    faults = verification.check(Path(FOLDER)).faults
+    assert len(faults) == len(frame)
+    assert all(re.search(rf"/auxiliaries\.csv: row \w+: {column} is '{after}', ", fault) for fault in faults)
+
+
 @pytest.mark.parametrize(
     ("method", "column", "after"),
     [("adt", "profile", "paper"), ("corel", "profile", "any"), ("dagmm", "changes", '{"epochs":5}')],
