@@ -178,7 +178,8 @@ def is_plain_cpu(points: Tensor) -> bool:
     """Whether the kernels of the CPU may take ``points``: plain memory, and nothing to differentiate but backward.
 
     Tensors that a compiler traces, that torch.func has wrapped (vmap, jvp, …) or that may carry the tangents of forward
-    mode go through torch operations.
+    mode go through torch operations. So does everything while a dispatch mode watches torch: a tracer such as make_fx
+    does not see the kernels, and would take their result for a constant.
     """
     return points.is_cpu and _is_plain(points)
 
@@ -189,7 +190,8 @@ def is_plain_cuda(points: Tensor) -> bool:
 
 
 def _is_plain(points: Tensor) -> bool:
-    return not torch.compiler.is_compiling() and type(points) in _PLAIN and _is_untouched(points)
+    watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return not watched and type(points) in _PLAIN and _is_untouched(points)
 
 
 def _sum_in_order(terms: Tensor) -> Tensor:

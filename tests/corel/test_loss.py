@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from corel import ConnectivityLoss, death_times
 from corel.loss import connectivity_loss
@@ -112,6 +113,17 @@ def test_compile(p, backend):
     torch.testing.assert_close(compiled, loss(z))
     (gradient,) = torch.autograd.grad(compiled, z)
     torch.testing.assert_close(gradient, torch.autograd.grad(loss(z), z)[0])
+
+
+@pytest.mark.parametrize("p", NORMS)
+def test_a_traced_program_computes_with_the_numbers_it_is_given(p):
+    def step(z):
+        loss = ConnectivityLoss(1.0, 2, p)(z)
+        return loss.detach(), torch.autograd.grad(loss, z)[0]
+
+    program = make_fx(step)(_codes(9, 6).requires_grad_())
+    z = _codes(9, 6, 1).requires_grad_()
+    torch.testing.assert_close(program(z), step(z))
 
 
 def test_torch_func():
