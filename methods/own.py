@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib.abc
 import importlib.metadata
+import importlib.util
 import inspect
 import json
 import os
@@ -16,7 +18,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from methods.base import OneClassMethod, one_line
@@ -79,6 +81,20 @@ def digest(method: type[OneClassMethod]) -> str:
     return getattr(sys.modules[method.__module__], _DIGEST, "")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Source(importlib.abc.InspectLoader):
+    """Loads a module from ``source``, which was read from the file ``path``."""
+
+    path: Path
+    source: bytes
+
+    def get_source(self, fullname: str) -> str:
+        return importlib.util.decode_source(self.source)
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.source, str(self.path))
+
+
 @functools.cache
 def _module(path: Path, source: bytes) -> ModuleType:
     """Run the file as a module whose name is made of its path and content, so that files of one name do not collide.
@@ -89,14 +105,16 @@ def _module(path: Path, source: bytes) -> ModuleType:
     source_digest = hashlib.sha256(source).hexdigest()
     unique = hashlib.sha256(b"%s\n%s" % (os.fsencode(path), source_digest.encode())).hexdigest()[:16]
     name = f"corel_method_{path.stem}_{unique}"
-    module = ModuleType(name)
-    module.__file__ = str(path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Source(path, source))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
     setattr(module, _DIGEST, source_digest)
     before = set(sys.modules)
     sys.modules[name] = module  # dataclasses and pickle look up the module of a class here
     try:
         with _same_directory():  # the next method may be given by a relative path
-            exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
+            spec.loader.exec_module(module)
         _check_helpers(path, set(sys.modules) - before)
     except BaseException:
         del sys.modules[name]
