@@ -19,7 +19,7 @@ import pandas as pd
 import methods
 from bench.analysis import citations, publication
 from bench.engine import protocol, published
-from bench.engine.cells import Cell, auxiliary_key, canonical_json, flattened, printable
+from bench.engine.cells import Cell, auxiliary_key, canonical_json, flattened, printable, profile_and_changes
 from bench.engine.store import Rows
 from methods import detectors, own
 
@@ -192,9 +192,7 @@ def _profile_faults(method: str, version: int, profile: str, settings: str, chan
         name: flattened(json.loads(canonical_json(dataclasses.asdict(known.settings_of(name)))))
         for name in ("paper", "quick")
     }
-    equal = [name for name, values in profiles.items() if values == given]
-    right = profile if not equal else "any" if len(equal) == len(profiles) else equal[0]
-    differing = {} if equal else {k: v for k, v in given.items() if profiles.get(profile, {}).get(k, ...) != v}
+    right, differing = profile_and_changes(given, profiles, profile)
     if (profile, json.loads(changes)) == (right, differing):
         return []
     return [f"profile, changes are {profile!r}, {changes}; by its settings {right!r}, {canonical_json(differing)}"]

@@ -119,14 +119,13 @@ def method_spec(name: str, profile: str, changes: Mapping[str, Any] | None = Non
     identity, source = _identity(name), methods.source_digest(name)
     method = methods.create(name, profile, device="cpu", **(changes or {}))
     settings = dataclasses.asdict(method.settings)
-    profiles = {known: dataclasses.asdict(method.settings_of(known)) for known in _profiles(method, profile)}
-    equal = [known for known, values in profiles.items() if values == settings]
+    profiles = {known: flattened(dataclasses.asdict(method.settings_of(known))) for known in _profiles(method, profile)}
+    origin, changed = profile_and_changes(flattened(settings), profiles, profile)
     auxiliary_settings = method.auxiliary_settings() if method.needs_auxiliary else {}
     learner = getattr(method, "encoder", None) or method
     lent = auxiliary_settings.get("method") in methods.built_in() and auxiliary_settings["method"] != learner.name
     if auxiliary_settings and identity and not lent:  # classes of one file may share a name
         auxiliary_settings["class"] = identity.partition("@")[2] or identity
-    own_values = flattened(profiles[profile])
     return MethodSpec(
         name=shown,
         profile=profile,
@@ -136,9 +135,23 @@ def method_spec(name: str, profile: str, changes: Mapping[str, Any] | None = Non
         needs_auxiliary=method.needs_auxiliary,
         auxiliary_settings=auxiliary_settings,
         identity=identity,
-        origin=profile if not equal else "any" if len(equal) == len(profiles) > 1 else equal[0],
-        changes={} if equal else {k: v for k, v in flattened(settings).items() if own_values.get(k, ...) != v},
+        origin=origin,
+        changes=changed,
     )
+
+
+def profile_and_changes(
+    settings: Mapping[str, Any], profiles: Mapping[str, Mapping[str, Any]], profile: str
+) -> tuple[str, dict[str, Any]]:
+    """The name of the profile that has these settings, or ``profile`` with the settings that differ from it.
+
+    Settings are flattened. The name is "any" if all of several profiles have them.
+    """
+    equal = [name for name, values in profiles.items() if values == settings]
+    if equal:
+        return "any" if len(equal) == len(profiles) > 1 else equal[0], {}
+    own = profiles.get(profile, {})
+    return profile, {name: value for name, value in settings.items() if own.get(name, ...) != value}
 
 
 def _profiles(method: methods.OneClassMethod, profile: str) -> list[str]:
