@@ -128,6 +128,10 @@ def _number(value: float, form: str) -> str:
     return "–" if value is None or math.isnan(value) else format(value, form)
 
 
+def _seconds(value: float) -> str:
+    return _number(value, ",.0f" if value >= 100 else ".3g")  # never 1.65e+03
+
+
 def _auc(mean: float, deviation: float) -> str:
     if math.isnan(mean):
         return "failed"
@@ -149,8 +153,8 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
             "paper": [_number(value, ".2f") for value in table["paper_auc"]],
             "authors' code": [_number(value, ".4f") for value in table["authors_auc"]],
             "difference": [_number(value, "+.3f") for value in table["difference"]],
-            "fit s": [_number(value, ".3g") for value in table["fit_seconds"]],
-            "score s": [_number(value, ".3g") for value in table["score_seconds"]],
+            "fit s": [_seconds(value) for value in table["fit_seconds"]],
+            "score s": [_seconds(value) for value in table["score_seconds"]],
             "failed cells": table["failed"].astype(str),
         }
     )  # fmt: skip

@@ -152,6 +152,14 @@ def test_experiments_that_differ_are_not_averaged_and_told_apart(column, change,
     assert column not in tables.for_people(tables.build(rows(cells[:1], [{"": 0.5}])))
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.0123456, "0.0123"), (99.96, "100"), (999.7, "1,000"), (1654.2, "1,654"), (0.0, "0")]
+)
+def test_seconds_are_numbers_that_one_reads_at_once(seconds, shown):
+    table = tables.build(rows([cell("adt")], [{"": 0.5}]).assign(fit_seconds=seconds))
+    assert tables.for_people(table)["fit s"].tolist() == [shown]
+
+
 def test_single_run_has_no_deviation():
     assert one([cell("corel", auxiliary="cifar100")], [{"": 0.5}])[1]["AUC"] == "0.500"
 
