@@ -24,6 +24,11 @@ import methods
 RESULTS = Path(__file__).parents[1] / "results"
 
 
+def number(value: float) -> str:
+    """A number of three digits, whole from 100 on: 1,654 and not 1.65e+03."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def inline(text: str) -> list[nodes.Node]:
     """Turn the markup of docstrings, literals and roles, into nodes."""
     parts = re.split(r"``(.+?)``|:[\w:]+:`~?(.+?)`", text)
@@ -103,7 +108,7 @@ class Costs(SphinxDirective):
                 what = f"{training['method']}: training on {training['auxiliary']}"
                 where = f"{training['device']}, {training['threads']}"
                 seconds = training["seconds"]
-                found.append((name, what, where, "1", f"{seconds:.4g}", f"{seconds / 3600:.2g}"))
+                found.append((name, what, where, "1", number(seconds), number(seconds / 3600)))
         cells = pd.read_csv(path, keep_default_na=False)
         cells["seconds"] = cells["fit_seconds"] + cells["score_seconds"]
         keys = ["dataset_title", "method", "profile", "changes", "train_per_class", "test_images", "device", "threads"]
@@ -117,8 +122,8 @@ class Costs(SphinxDirective):
             seconds = group["seconds"]
             found.append(
                 (
-                    name, ", ".join(what), f"{device}, {threads}", str(len(group)), f"{seconds.median():.4g}",
-                    f"{seconds.sum() / 3600:.2g}",
+                    name, ", ".join(what), f"{device}, {threads}", str(len(group)), number(seconds.median()),
+                    number(seconds.sum() / 3600),
                 )
             )  # fmt: skip
         return found
