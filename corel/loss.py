@@ -78,9 +78,10 @@ class ConnectivityLoss(nn.Module):
 
     ``loss(z)`` takes codes (b, n) floating point, b ≥ 1, n ≥ 1, on any device, and gives a scalar: float64 for float64
     codes and float32 otherwise (also under autocast). With k branches, branch i is columns i·n/k to (i + 1)·n/k. A
-    single code has no deaths and loss 0. Where ``|η − ε|`` or a length has no derivative, the subgradient is 0. It can
-    be differentiated twice, and runs under ``torch.compile``, ``torch.export`` and ``torch.func``; ``torch.jit.trace``
-    would keep the numbers of the batch that it traced.
+    single code has no deaths and loss 0. Where ε = η the subgradient is 0; for lengths see :func:`corel.death_times`.
+    NaN and infinity in ``z`` are an error on a CPU, and not looked for on a GPU. It can be differentiated twice, and
+    runs under ``torch.compile``, ``torch.export`` and ``torch.func``; ``torch.jit.trace`` would keep the numbers of the
+    batch that it traced.
 
     Parameters
     ----------

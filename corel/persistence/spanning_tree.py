@@ -82,8 +82,10 @@ def death_times(points: Tensor | None = None, p: float = 1.0, *, distances: Tens
     -------
     Tensor
         (…, n − 1), non-decreasing, full distances ε (not radii), of the dtype of the input (float32 for float16 and
-        bfloat16). Differentiable: the gradient of a death is that of the length of its edge (paper, Theorem 2), with
-        0 at equal points; that of ``distances`` goes to the entry (i, j), i < j, alone.
+        bfloat16). Differentiable: the gradient of a death is that of the length of its edge (paper, Theorem 2). Where
+        a length has none, a subgradient is taken: 0 at equal points, sign(0) = 0 for a coordinate under p = 1, and
+        shared by coordinates that tie for the maximum under p = ∞. That of ``distances`` goes to the entry (i, j),
+        i < j, alone.
 
     Raises
     ------
