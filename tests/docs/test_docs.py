@@ -125,9 +125,9 @@ def test_costs_are_summed_from_published_rows(tmp_path, monkeypatch):
     rows.with_name("auxiliaries.csv").write_text("method,auxiliary,seconds,device,threads\ncorel,flowers,3600,cpu,4\n")
     what = "corel on flowers, m = 120, 1000 test images, profile paper, lam = 0.0"
     assert costs.rows(rows) == [
-        ("``results/some``", "corel: training on flowers", "cpu, 4", "1", "3600", "1"),
-        ("``results/some``", what, "cpu, 2", "2", "3600", "2"),
-        ("``results/some``", "dsebm on flowers, m = all", "cpu, 2", "1", "7.5", "0.0021"),
+        ("``results/some``", "corel: training on flowers", "cpu, 4", "1", "3,600", "1"),
+        ("``results/some``", what, "cpu, 2", "2", "3,600", "2"),
+        ("``results/some``", "dsebm on flowers, m = all", "cpu, 2", "1", "7.5", "0.00208"),
     ]
 
 
