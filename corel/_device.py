@@ -1,9 +1,11 @@
-"""Devices by name, and the settings of PyTorch under which numbers are computed."""
+"""Devices by name, and the global state of PyTorch that numbers depend on."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 
@@ -44,26 +46,110 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return resolved
 
 
+class GlobalSettings(NamedTuple):
+    """PyTorch's settings of the whole process that numbers depend on; the defaults are those of full float32.
+
+    From 2.9 on PyTorch has two interfaces for the precision of float32 products and convolutions. Once the newer one
+    was used, the older one may refuse to be read: its values are None then.
+    """
+
+    dtype: torch.dtype = torch.float32
+    #: Of matrix products, and of cuDNN, by the older interface.
+    products: str | None = "highest"
+    tf32: bool | None = False
+    #: By the newer one, in the order of :func:`_places`. "none": what the place around has, or by default "ieee".
+    precisions: tuple[str, ...] = ("none",) * 2 + ("ieee",) * 6
+    cudnn_enabled: bool = True
+    cudnn_benchmark: bool = False
+    cudnn_deterministic: bool = True
+
+
+def global_settings() -> GlobalSettings:
+    """The settings found."""
+    cudnn, places = torch.backends.cudnn, _places()
+    dtype, switches = torch.get_default_dtype(), (cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
+    products = _readable(torch.get_float32_matmul_precision)
+    tf32 = _readable(lambda: cudnn.allow_tf32)
+    precisions = []
+    for place in places:  # a place shows what it inherits: so those around it are taken away before it is read
+        precisions.append(place.fp32_precision)
+        place.fp32_precision = "none"
+    for place, precision in zip(places, precisions, strict=True):
+        place.fp32_precision = precision
+    return GlobalSettings(dtype, products, tf32, tuple(precisions), *switches)
+
+
+def use_global_settings(settings: GlobalSettings) -> None:
+    """Make PyTorch's settings those given; what is None stays as it is."""
+    cudnn = torch.backends.cudnn
+    torch.set_default_dtype(settings.dtype)
+    if settings.products not in (None, _readable(torch.get_float32_matmul_precision)):
+        torch.set_float32_matmul_precision(settings.products)
+    if settings.tf32 is not None:
+        cudnn.allow_tf32 = settings.tf32
+    # after the older interface, which sets some of these too
+    for place, precision in zip(_places(), settings.precisions, strict=False):
+        place.fp32_precision = precision
+    cudnn.enabled, cudnn.benchmark = settings.cudnn_enabled, settings.cudnn_benchmark
+    cudnn.deterministic = settings.cudnn_deterministic
+
+
+def _readable(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except RuntimeError:  # "mix of the legacy and new APIs"
+        return None
+
+
+def _places() -> tuple[Any, ...]:
+    """What has an ``fp32_precision``, each before those that inherit it; nothing before PyTorch 2.9."""
+    every: Any = torch.backends
+    if not hasattr(every, "fp32_precision"):
+        return ()
+    cudnn, mkldnn = every.cudnn, every.mkldnn  # mkldnn itself is left out: in 2.15 what is set there is set everywhere
+    return every, cudnn, every.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn
+
+
+_lock = threading.Lock()
+_blocks = 0
+_found = GlobalSettings()
+
+
 @contextlib.contextmanager
 def standard_torch() -> Iterator[None]:
-    """Run a block under standard global settings of PyTorch, and restore those found.
+    """Run a block under standard settings of PyTorch, and restore those found.
 
     Default dtype float32, gradients enabled, no autocast, matrix products and convolutions in full float32 (no TF32),
     deterministic convolutions. User code in the same process may have changed any of these. The default device is not
-    touched, because the mode that sets it slows every call: tensors are created with a device.
+    touched, because the mode that sets it slows every call: tensors are created with a device. Blocks of several
+    threads may overlap: the last one to end restores what the first one found.
     """
-    dtype, products = torch.get_default_dtype(), torch.get_float32_matmul_precision()
-    torch.set_default_dtype(torch.float32)
-    if products != "highest":
-        torch.set_float32_matmul_precision("highest")
+    global _blocks, _found
+    with _lock:
+        if _blocks == 0:
+            _found = global_settings()
+        use_global_settings(GlobalSettings())
+        _blocks += 1
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
             for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
                 stack.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
-        torch.set_default_dtype(dtype)
-        if products != "highest":
-            torch.set_float32_matmul_precision(products)
+        with _lock:
+            _blocks -= 1
+            if _blocks == 0:
+                use_global_settings(_found)
+
+
+_random_state_lock = threading.RLock()
+
+
+@contextlib.contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Give torch's global random state back as it was. Threads take turns: the state is one for all of them."""
+    used = device.type == "cuda" or torch.cuda.is_initialized()
+    gpus = range(torch.cuda.device_count()) if used else ()
+    with _random_state_lock, torch.random.fork_rng(devices=gpus):
+        yield

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import os
-import threading
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +13,7 @@ import torch
 from torch import Tensor
 
 from corel import _checks
-from corel._device import resolve_device, standard_torch
+from corel._device import random_state_kept, resolve_device, standard_torch
 from corel._memory import keep_freed_memory
 from corel.autoencoder import IMAGE_SIZE, Autoencoder
 from corel.checkpoint import Checkpoint, check_path
@@ -141,7 +138,7 @@ def train_autoencoder(
     keep_freed_memory()
     # the caller may have switched gradients off, or products in reduced precision on
     with torch.inference_mode(False), standard_torch():
-        with _random_state_kept(where):
+        with random_state_kept(where):
             trainer = _Trainer(settings, where)
             start = trainer.load(state)
             if start > epochs:
@@ -155,18 +152,6 @@ def train_autoencoder(
                     trainer.run_epoch(epoch, batches, steps, bar)
                     trainer.save(state, epoch)
     return trainer.model.eval(), trainer.history(steps)
-
-
-_random_state_lock = threading.Lock()
-
-
-@contextlib.contextmanager
-def _random_state_kept(device: torch.device) -> Iterator[None]:
-    """Give torch's global random state back as it was. Threads take turns: the state is one for all of them."""
-    used = device.type == "cuda" or torch.cuda.is_initialized()
-    gpus = range(torch.cuda.device_count()) if used else ()
-    with _random_state_lock, torch.random.fork_rng(devices=gpus):
-        yield
 
 
 class _Trainer:

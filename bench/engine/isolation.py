@@ -15,8 +15,8 @@ def process_unchanged(seed: int | None = None) -> Iterator[None]:
     """Restore these parts of the process after the block, whatever ran within.
 
     They are the working directory, environment variables, warning filters, NumPy's error handling, PyTorch's
-    default dtype and device, gradient mode, precision of matrix products and choice of deterministic algorithms, and
-    the global random generators of Python, NumPy and PyTorch.
+    default dtype and device, gradient mode, precision of products and convolutions, cuDNN's switches and choice of
+    deterministic algorithms, and the global random generators of Python, NumPy and PyTorch.
 
     Parameters
     ----------
@@ -27,10 +27,11 @@ def process_unchanged(seed: int | None = None) -> Iterator[None]:
     import numpy as np
     import torch
 
+    from corel._device import global_settings, use_global_settings
+
     folder, environment, filters = _working_directory(), dict(os.environ), list(warnings.filters)
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    precision = torch.get_float32_matmul_precision()
+    settings, device = global_settings(), torch.get_default_device()
     determinism = _determinism()
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
@@ -43,10 +44,9 @@ def process_unchanged(seed: int | None = None) -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-        torch.set_default_dtype(dtype)
+        use_global_settings(settings)
         if torch.get_default_device() != device:
             torch.set_default_device(None if device.type == "cpu" else device)
-        torch.set_float32_matmul_precision(precision)
         if _determinism() != determinism:  # setting it is slow: it imports a compiler
             torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])
         if warnings.filters != filters:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
 
-from corel._device import resolve_device
+from corel._device import (
+    GlobalSettings,
+    global_settings,
+    random_state_kept,
+    resolve_device,
+    standard_torch,
+    use_global_settings,
+)
 
 
 def test_names_of_the_cpu():
@@ -21,3 +31,94 @@ def test_names_of_the_cpu():
 def test_other_names_are_refused(name):
     with pytest.raises(ValueError, match=r"^device: got .*; accepted are 'auto', 'cpu', 'cuda' and 'cuda:N'"):
         resolve_device(name)
+
+
+def _newer(name: str, precision: str) -> Callable[[], None]:
+    """Sets a precision by the interface of PyTorch 2.9; ``name`` is dotted, "" for the widest place."""
+
+    def change() -> None:
+        place = torch.backends
+        for part in filter(None, name.split(".")):
+            place = getattr(place, part)
+        place.fp32_precision = precision
+
+    return change
+
+
+OLDER: dict[str, Callable[[], None]] = {
+    "dtype": lambda: torch.set_default_dtype(torch.float64),
+    "high": lambda: torch.set_float32_matmul_precision("high"),
+    "medium": lambda: torch.set_float32_matmul_precision("medium"),
+    "products in tf32": lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+    "cudnn in float32": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+    "cudnn off": lambda: setattr(torch.backends.cudnn, "enabled", False),
+    "cudnn chooses": lambda: setattr(torch.backends.cudnn, "benchmark", True),
+}
+NEWER = {
+    f"{name or 'all'} {precision}": _newer(name, precision)
+    for name in ("", "cudnn", "cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
+    for precision in ("tf32", "ieee", *(["bf16"] if name.startswith("mkldnn") else []))
+}
+CHANGES = OLDER | (NEWER if hasattr(torch.backends, "fp32_precision") else {})
+
+
+@pytest.fixture
+def _settings_kept() -> Iterator[None]:
+    found = global_settings()
+    yield
+    use_global_settings(found)
+    assert global_settings() == found
+
+
+@pytest.mark.usefixtures("_settings_kept")
+@pytest.mark.parametrize("name", CHANGES)
+def test_settings_are_standard_within_and_as_found_after(name):
+    CHANGES[name]()
+    found = global_settings()
+    assert global_settings() == found  # to read them changes nothing
+    with standard_torch():
+        standard = GlobalSettings()
+        assert global_settings() == standard._replace(precisions=standard.precisions[: len(found.precisions)])
+        assert torch.get_float32_matmul_precision() == "highest"  # readable, whatever was set by which interface
+        assert not torch.backends.cudnn.allow_tf32
+    assert global_settings() == found
+
+
+@pytest.mark.usefixtures("_settings_kept")
+def test_blocks_of_threads_that_overlap():
+    torch.set_default_dtype(torch.float64)
+    torch.set_float32_matmul_precision("medium")
+    found, entered, left = global_settings(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with standard_torch():
+            entered.set()
+            left.wait(60)
+
+    thread = threading.Thread(target=other)
+    with standard_torch():
+        thread.start()
+        assert entered.wait(60)
+    assert torch.get_default_dtype() == torch.float32  # the other block is not over
+    assert torch.get_float32_matmul_precision() == "highest"
+    left.set()
+    thread.join()
+    assert global_settings() == found
+
+
+def test_the_random_state_is_given_back_and_threads_take_turns():
+    order: list[str] = []
+
+    def other() -> None:
+        with random_state_kept(torch.device("cpu")):
+            order.append("other")
+
+    state, thread = torch.get_rng_state(), threading.Thread(target=other)
+    with random_state_kept(torch.device("cpu")):
+        thread.start()
+        thread.join(0.05)
+        torch.rand(3)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "other"]
+    assert torch.equal(torch.get_rng_state(), state)

@@ -23,6 +23,7 @@ STATE = {
     "device": (lambda: torch.set_default_device("meta"), torch.get_default_device),
     "gradients": (lambda: torch.set_grad_enabled(False), torch.is_grad_enabled),
     "precision": (lambda: torch.set_float32_matmul_precision("medium"), torch.get_float32_matmul_precision),
+    "cuDNN": (lambda: setattr(torch.backends.cudnn, "benchmark", True), lambda: torch.backends.cudnn.benchmark),
     "determinism": (
         lambda: torch.use_deterministic_algorithms(True, warn_only=True),
         lambda: (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()),
@@ -31,6 +32,12 @@ STATE = {
     "NumPy's generator": (lambda: np.random.seed(7), lambda: np.random.get_state()[1].tolist()),  # noqa: NPY002
     "PyTorch's generator": (lambda: torch.manual_seed(7), lambda: torch.get_rng_state().tolist()),
 }
+
+if hasattr(torch.backends, "fp32_precision"):  # from PyTorch 2.9 on
+    STATE["precision by the newer interface"] = (
+        lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+        lambda: torch.backends.cuda.matmul.fp32_precision,
+    )
 
 
 @pytest.mark.parametrize("name", STATE)
