@@ -23,7 +23,7 @@ import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import all_estimators
 
-from corel._device import standard_torch
+from corel._device import random_state_kept, standard_torch
 from methods.base import OneClassMethod, needs_fit, one_line
 from methods.neural import check_images
 
@@ -184,19 +184,20 @@ class DetectorMethod(OneClassMethod):
         and put back.
         """
         python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-        gpus = [self.device] if self.device.type == "cuda" else []
         try:
             with (
                 standard_torch(),
                 torch.device("cpu"),  # the default device only: detectors that can use a GPU are given their device
-                torch.random.fork_rng(devices=gpus),
+                random_state_kept(self.device),
                 warnings.catch_warnings(),
                 contextlib.redirect_stdout(io.StringIO()),
             ):
                 warnings.simplefilter("ignore")
                 random.seed(self.seed)
                 np.random.seed(self.seed % 2**32)  # noqa: NPY002
-                torch.manual_seed(self.seed)
+                torch.default_generator.manual_seed(self.seed)
+                if torch.cuda.is_initialized():  # else torch.manual_seed would seed GPUs at their first use, later
+                    torch.cuda.manual_seed_all(self.seed)
                 yield
         except MemoryError:
             raise

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from corel._checks import Check, boolean, check_fields, count, positive
-from corel._device import standard_torch
+from corel._device import random_state_kept, standard_torch
 from corel._memory import keep_freed_memory
 from corel.checkpoint import Checkpoint, Stateful
 from methods.base import NonFiniteLossError, OneClassMethod
@@ -93,7 +93,7 @@ class NeuralMethod(OneClassMethod):
 
     def _build(self, make: Callable[[], _Net]) -> _Net:
         """Make a network with weights drawn from the method's seed, the same for every device."""
-        with standard_torch(), torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        with standard_torch(), torch.device("cpu"), random_state_kept(self.device):
             torch.default_generator.manual_seed(self.seed)
             return make().to(self.device)
 
@@ -155,7 +155,7 @@ class NeuralMethod(OneClassMethod):
         path: Path | None = None if self.checkpoint_dir is None else self.checkpoint_dir / f"{phase}.pt"
         digest = hashlib.sha256(np.ascontiguousarray(features).data).hexdigest()
         checkpoint = Checkpoint(path, f"{self.name} {self.version} {settings} {self.seed} {digest}")
-        with standard_torch(), torch.random.fork_rng(devices=[]):
+        with standard_torch(), random_state_kept(self.device):
             optimizer = torch.optim.Adam(
                 net.parameters(), settings.lr if lr is None else lr, eps=eps, weight_decay=weight_decay, fused=True
             )

@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from corel._checks import at_least, boolean, check_fields, count, counts, got, non_negative, positive, real
-from corel._device import standard_torch
+from corel._device import random_state_kept, standard_torch
 from corel.checkpoint import write_atomically
 from methods.base import OneClassMethod, needs_fit
 from methods.neural import check_images, hash_seed
@@ -140,7 +140,8 @@ class PatchLDA(OneClassMethod):
         key = self._learned_key(check_images(images))
         learned = None if path is None else self._load(Path(path), key)
         if learned is None:
-            learned = self._learn(images)
+            with standard_torch(), torch.no_grad():
+                learned = self._learn(images)
             if path is not None:
                 state = {"key": key, **{name: tensor.cpu() for name, tensor in learned.items()}}
                 write_atomically(path, lambda stream: torch.save(state, stream))
@@ -187,7 +188,7 @@ class PatchLDA(OneClassMethod):
         if settings.copies:
             some = images[np.sort(generator.permutation(chosen)[: settings.copies])]
             change = self._codes(some).astype(np.float64) - self._codes(self._changed(some))
-            values, vectors = np.linalg.eigh(np.cov(change.T, bias=True))
+            values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(change.T, bias=True)))
             whitening = vectors / np.sqrt(values + settings.damping * values.mean() + 1e-12)
             learned["projection"] = projection @ torch.from_numpy(whitening.astype(np.float32)).to(self.device)
         return learned
@@ -196,14 +197,14 @@ class PatchLDA(OneClassMethod):
         """Randomly cropped, scaled and recoloured copies: (n, 3, 32, 32) uint8 → the same."""
         from torchvision.transforms import v2  # importing it takes long
 
-        change = v2.Compose(
-            [
-                v2.RandomResizedCrop(32, (self.settings.crop, 1.0), (0.9, 1 / 0.9)),
-                v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8),
-                v2.RandomGrayscale(0.2),
-            ]
-        )
-        with standard_torch(), torch.random.fork_rng(devices=[]):
+        with torch.device("cpu"), random_state_kept(self.device):  # torchvision draws on the default device
+            change = v2.Compose(
+                [
+                    v2.RandomResizedCrop(32, (self.settings.crop, 1.0), (0.9, 1 / 0.9)),
+                    v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8),
+                    v2.RandomGrayscale(0.2),
+                ]
+            )
             torch.default_generator.manual_seed(hash_seed(self.seed, "copies"))
             return np.stack([change(torch.from_numpy(image)).numpy() for image in images])
 
@@ -253,7 +254,8 @@ class PatchLDA(OneClassMethod):
         """Whitened features: (n, 3, 32, 32) uint8 → (n, components) float32."""
         if not self._learned:
             raise ValueError("patch-lda: prepare needs a dictionary; call fit_auxiliary first")
-        return self._codes(check_images(images, least=0))
+        with standard_torch(), torch.no_grad():
+            return self._codes(check_images(images, least=0))
 
     def _codes(self, images: np.ndarray) -> np.ndarray:
         mean, projection = self._learned["mean"], self._learned["projection"]
@@ -265,7 +267,8 @@ class PatchLDA(OneClassMethod):
 
     def fit(self, features: np.ndarray) -> Self:
         """Store the class's codes, (m, components), scaled to unit length."""
-        self._class = F.normalize(torch.from_numpy(np.array(features, np.float32)))
+        with standard_torch():
+            self._class = F.normalize(torch.from_numpy(np.array(features, np.float32)))
         return self
 
     @needs_fit("_class")
@@ -281,6 +284,10 @@ class PatchLDA(OneClassMethod):
         a mixture of von Mises–Fisher densities but for a constant; "lda" is the inner product with the mean of the
         class's unit vectors.
         """
+        with standard_torch(), torch.no_grad():
+            return self._scores(features)
+
+    def _scores(self, features: np.ndarray) -> dict[str, np.ndarray]:
         assert self._class is not None
         density, lda = np.empty(len(features)), np.empty(len(features))
         for start in range(0, len(features), _BATCH):

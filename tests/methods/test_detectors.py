@@ -185,6 +185,12 @@ def test_seed_alone_decides(name, encoders):
     assert not np.array_equal(first, scores(2))
 
 
+def test_gpus_that_are_not_in_use_are_not_seeded():
+    queued = list(torch.cuda._lazy_seed_tracker.get_calls())
+    methods.create("sklearn:IsolationForest", seed=5, device="cpu").fit(TRAIN)
+    assert list(torch.cuda._lazy_seed_tracker.get_calls()) == queued
+
+
 def test_seeds_beyond_32_bits():
     assert methods.create("sklearn:IsolationForest", seed=2**40 + 3).fit(TRAIN).detector.random_state == 3
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,14 @@ def test_global_settings_of_pytorch_change_nothing(name: str, changes: dict) -> 
         torch.set_float32_matmul_precision(state[1])
     assert list(scores) == list(expected)
     assert all(np.array_equal(scores[variant], expected[variant]) for variant in expected)
+
+
+def test_fits_in_threads_are_those_alone() -> None:
+    names = ("dsebm", "dagmm")  # both draw from the global generator as they train
+    expected = [fit(name).score_samples(TEST) for name in names]
+    with ThreadPoolExecutor(len(names)) as pool:
+        found = list(pool.map(lambda name: fit(name).score_samples(TEST), names))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_convolutions_on_a_gpu_are_in_float32() -> None:

@@ -56,6 +56,32 @@ def test_codes_depend_on_the_image_alone(method, codes) -> None:
     assert method.prepare(IMAGES[:0]).shape == (0, 20)
 
 
+def test_settings_of_pytorch_change_nothing() -> None:
+    settings = dataclasses.replace(SMALL, copies=30)
+
+    def scores() -> np.ndarray:
+        made = learned(settings)
+        codes = made.prepare(IMAGES)
+        return made.fit(codes[:20]).score_samples(codes)
+
+    expected = scores()
+    try:
+        torch.set_default_device("meta")  # a tensor that lands there by mistake has no numbers
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", torch.bfloat16):
+            changed = scores()
+    finally:
+        torch.set_default_device(None)
+        torch.set_float32_matmul_precision("highest")
+    np.testing.assert_array_equal(changed, expected)
+
+
+def test_a_single_component_with_copies() -> None:
+    codes = learned(dataclasses.replace(SMALL, components=1, copies=30)).prepare(IMAGES)
+    assert codes.shape == (140, 1)
+    assert np.isfinite(codes).all()
+
+
 def test_a_mirror_image_has_the_same_code(method, codes) -> None:
     np.testing.assert_allclose(method.prepare(IMAGES[:9, ..., ::-1]), codes[:9], atol=1e-4)
 
