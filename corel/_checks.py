@@ -210,5 +210,6 @@ def native(array: np.ndarray) -> np.ndarray:
 def as_tensor(array: np.ndarray) -> Tensor:
     """A tensor of the same memory where torch can take it, of a copy elsewhere."""
     array = np.require(array, requirements=["C", "W"])  # torch warns of memory that cannot be written to
-    # torch refuses negative strides; numpy calls an axis of length 1 contiguous whatever its stride is
-    return torch.from_numpy(array.copy() if min(array.strides, default=0) < 0 else array)
+    # torch refuses strides that are negative or no whole elements, which numpy lets an axis of length 1 have
+    refused = any(step < 0 or step % array.itemsize for step in array.strides)
+    return torch.from_numpy(array.copy() if refused else array)

@@ -34,7 +34,11 @@ def connectivity_loss(
             return _Connectivity.apply(z, eta, branches, p, factor)
         kernels = cpu_kernels() if z.is_cpu else gpu_kernels()
         return kernels.connectivity(z, branches, eta, factor, p, False)[0]
-    return _loss(death_times(_clouds(z, branches), p), eta, factor)
+    try:
+        deaths = death_times(_clouds(z, branches), p)
+    except _checks.NonFiniteError:
+        raise _checks.non_finite("z") from None
+    return _loss(deaths, eta, factor)
 
 
 def _loss(deaths: Tensor, eta: float, factor: float) -> Tensor:

@@ -91,3 +91,10 @@ def test_reversed_rows_are_taken_though_one_alone_counts_as_contiguous(rows):
     assert np.array_equal(count.score_samples(points[::-1]), count.score_samples(points)[::-1])
     clouds = np.random.default_rng(0).normal(size=(rows, 5, 2))
     assert alpha_beta(clouds[::-1]) == alpha_beta(clouds)
+
+
+def test_a_field_of_records_is_taken_though_its_rows_are_no_whole_numbers_apart():
+    records = np.zeros(1, dtype=[("name", "f4"), ("point", "f8", (3,))])
+    records["point"] = 1.0, 2.0, 3.0
+    assert records["point"].strides[0] % 8  # and numpy calls it contiguous
+    assert _checks.as_tensor(records["point"]).tolist() == [[1.0, 2.0, 3.0]]

@@ -242,6 +242,11 @@ def test_bad_codes(z, error):
         connectivity_loss(z)
 
 
+def test_codes_that_are_not_finite_are_named_under_transforms_too():
+    with pytest.raises(ValueError, match=r"^z: got NaN or infinity"):
+        torch.func.grad(ConnectivityLoss())(torch.full((3, 4), math.inf))
+
+
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3, 4)])
 def test_the_shape_of_codes_is_named(shape):
     with pytest.raises(ValueError, match=rf"^z: got shape {re.escape(str(shape))}; accepted is \(b, n\)$"):

@@ -1,4 +1,7 @@
-"""Gradients of lengths, and the connectivity loss, in Triton kernels; sums have the order of :mod:`.gradients`."""
+"""Gradients of lengths, and the connectivity loss, in Triton kernels.
+
+Gradients are summed in the order of :mod:`.gradients`, so they are the CPU's; the loss is summed by blocks, in float64.
+"""
 
 from __future__ import annotations
 
