@@ -20,13 +20,9 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import methods
+from bench.analysis.tables import three_digits
 
 RESULTS = Path(__file__).parents[1] / "results"
-
-
-def number(value: float) -> str:
-    """A number of three digits, whole from 100 on: 1,654 and not 1.65e+03."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def inline(text: str) -> list[nodes.Node]:
@@ -108,7 +104,7 @@ class Costs(SphinxDirective):
                 what = f"{training['method']}: training on {training['auxiliary']}"
                 where = f"{training['device']}, {training['threads']}"
                 seconds = training["seconds"]
-                found.append((name, what, where, "1", number(seconds), number(seconds / 3600)))
+                found.append((name, what, where, "1", three_digits(seconds), three_digits(seconds / 3600)))
         cells = pd.read_csv(path, keep_default_na=False)
         cells["seconds"] = cells["fit_seconds"] + cells["score_seconds"]
         keys = ["dataset_title", "method", "profile", "changes", "train_per_class", "test_images", "device", "threads"]
@@ -122,8 +118,8 @@ class Costs(SphinxDirective):
             seconds = group["seconds"]
             found.append(
                 (
-                    name, ", ".join(what), f"{device}, {threads}", str(len(group)), number(seconds.median()),
-                    number(seconds.sum() / 3600),
+                    name, ", ".join(what), f"{device}, {threads}", str(len(group)), three_digits(seconds.median()),
+                    three_digits(seconds.sum() / 3600),
                 )
             )  # fmt: skip
         return found

@@ -128,8 +128,9 @@ def _number(value: float, form: str) -> str:
     return "–" if value is None or math.isnan(value) else format(value, form)
 
 
-def _seconds(value: float) -> str:
-    return _number(value, ",.0f" if value >= 100 else ".3g")  # never 1.65e+03
+def three_digits(value: float) -> str:
+    """A number of three digits, whole from 100 on: 1,654 and not 1.65e+03."""
+    return _number(value, ",.0f" if value >= 100 else ".3g")
 
 
 def _auc(mean: float, deviation: float) -> str:
@@ -153,8 +154,8 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
             "paper": [_number(value, ".2f") for value in table["paper_auc"]],
             "authors' code": [_number(value, ".4f") for value in table["authors_auc"]],
             "difference": [_number(value, "+.3f") for value in table["difference"]],
-            "fit s": [_seconds(value) for value in table["fit_seconds"]],
-            "score s": [_seconds(value) for value in table["score_seconds"]],
+            "fit s": [three_digits(value) for value in table["fit_seconds"]],
+            "score s": [three_digits(value) for value in table["score_seconds"]],
             "failed cells": table["failed"].astype(str),
         }
     )  # fmt: skip
