@@ -11,18 +11,20 @@ import numpy as np
 import torch
 
 from corel import Autoencoder, BallCount, train_autoencoder
-from corel._checks import check_fields, count, integer, non_negative, one_of, optional, positive, real
+from corel._checks import count, integer, non_negative, one_of, optional, positive, real
 from corel._device import standard_torch
 from corel.checkpoint import write_atomically
 from methods.base import NonFiniteLossError, OneClassMethod, needs_fit
-from methods.neural import check_images
+from methods.neural import CheckedSettings, check_images, checked_field
 
 #: Images encoded at a time. Fixed, because sums may round differently in batches of another size.
 _BATCH = 500
+_BRANCHES = integer("divisors of 2048, the flattened convolutions", lambda k: k >= 1 and 2048 % k == 0)
+_RADIUS = real("finite numbers of at least 0, and None", lambda radius: 0 <= radius < math.inf)
 
 
 @dataclasses.dataclass(frozen=True)
-class CorelSettings:
+class CorelSettings(CheckedSettings):
     """Settings of :class:`Corel`; the defaults are those of §5 and of the authors' released code.
 
     Parameters
@@ -45,29 +47,15 @@ class CorelSettings:
         Radius of the balls; None: ``eta``.
     """
 
-    eta: float = 2.0
-    lam: float = 20.0
-    branches: int = 16
-    branch_dim: int = 10
-    epochs: int = 50
-    batch_size: int = 100
-    lr: float = 1e-3
-    reduction: str = "mean"
-    radius: float | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            eta=positive,
-            lam=non_negative,
-            branches=integer("divisors of 2048, the flattened convolutions", lambda k: k >= 1 and 2048 % k == 0),
-            branch_dim=count,
-            epochs=count,
-            batch_size=count,
-            lr=positive,
-            reduction=one_of("mean", "sum"),
-            radius=optional(real("finite numbers of at least 0, and None", lambda radius: 0 <= radius < math.inf)),
-        )
+    eta: float = checked_field(positive, 2.0)
+    lam: float = checked_field(non_negative, 20.0)
+    branches: int = checked_field(_BRANCHES, 16)
+    branch_dim: int = checked_field(count, 10)
+    epochs: int = checked_field(count, 50)
+    batch_size: int = checked_field(count, 100)
+    lr: float = checked_field(positive, 1e-3)
+    reduction: str = checked_field(one_of("mean", "sum"), "mean")
+    radius: float | None = checked_field(optional(_RADIUS), None)
 
 
 def history_path(path: Path) -> Path:

@@ -34,8 +34,18 @@ def checked_field(check: Check, default: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of every neural baseline, and the validation of all fields made by :func:`checked_field`.
+class CheckedSettings:
+    """Settings of which each field made by :func:`checked_field` is checked."""
+
+    def __post_init__(self) -> None:
+        # a subclass may have plain fields too
+        checks = {f.name: f.metadata["check"] for f in dataclasses.fields(self) if "check" in f.metadata}
+        check_fields(self, **checks)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings(CheckedSettings):
+    """Settings of every neural baseline.
 
     Parameters
     ----------
@@ -54,9 +64,6 @@ class TrainingSettings:
     batch_size: int = checked_field(count, 128)
     lr: float = checked_field(positive, 1e-3)
     autocast: bool = checked_field(boolean, False)
-
-    def __post_init__(self) -> None:
-        check_fields(self, **{field.name: field.metadata["check"] for field in dataclasses.fields(self)})
 
 
 def check_images(features: np.ndarray, least: int = 1) -> np.ndarray:

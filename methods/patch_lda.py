@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from corel._checks import at_least, boolean, check_fields, count, counts, got, non_negative, positive, real
+from corel._checks import at_least, boolean, count, counts, got, non_negative, positive, real
 from corel._device import random_state_kept, standard_torch
 from corel.checkpoint import write_atomically
 from methods.base import OneClassMethod, needs_fit
-from methods.neural import check_images, hash_seed
+from methods.neural import CheckedSettings, check_images, checked_field, hash_seed
 
 #: Images at a time. Fixed, because sums may round differently in batches of another size.
 _BATCH = 500
@@ -37,7 +37,7 @@ def _sides(name: str, value: Any) -> tuple[int, ...]:
 
 
 @dataclasses.dataclass(frozen=True)
-class PatchLDASettings:
+class PatchLDASettings(CheckedSettings):
     """Settings of :class:`PatchLDA`.
 
     Parameters
@@ -72,39 +72,20 @@ class PatchLDASettings:
         Of the density around each code of a class.
     """
 
-    images: int = 50_000
-    filters: int = 128
-    patches: tuple[int, ...] = (4, 8)
-    stride: int = 2
-    threshold: float = 0.25
-    grid: int = 3
-    mirror: bool = True
-    offset: float = 0.05
-    components: int = 1536
-    ridge: float = 0.003
-    copies: int = 10_000
-    crop: float = 0.6
-    damping: float = 0.5
-    concentration: float = 14.0
-
-    def __post_init__(self) -> None:
-        check_fields(
-            self,
-            images=count,
-            filters=count,
-            patches=_sides,
-            stride=count,
-            threshold=non_negative,
-            grid=count,
-            mirror=boolean,
-            offset=positive,
-            components=count,
-            ridge=positive,
-            copies=at_least(0),
-            crop=real("numbers above 0, up to 1", lambda share: 0 < share <= 1),
-            damping=positive,
-            concentration=positive,
-        )
+    images: int = checked_field(count, 50_000)
+    filters: int = checked_field(count, 128)
+    patches: tuple[int, ...] = checked_field(_sides, (4, 8))
+    stride: int = checked_field(count, 2)
+    threshold: float = checked_field(non_negative, 0.25)
+    grid: int = checked_field(count, 3)
+    mirror: bool = checked_field(boolean, True)
+    offset: float = checked_field(positive, 0.05)
+    components: int = checked_field(count, 1536)
+    ridge: float = checked_field(positive, 0.003)
+    copies: int = checked_field(at_least(0), 10_000)
+    crop: float = checked_field(real("numbers above 0, up to 1", lambda share: 0 < share <= 1), 0.6)
+    damping: float = checked_field(positive, 0.5)
+    concentration: float = checked_field(positive, 14.0)
 
 
 class PatchLDA(OneClassMethod):
