@@ -15,10 +15,8 @@ from corel._checks import count, integer, non_negative, one_of, optional, positi
 from corel._device import standard_torch
 from corel.checkpoint import write_atomically
 from methods.base import NonFiniteLossError, OneClassMethod, needs_fit
-from methods.neural import CheckedSettings, check_images, checked_field
+from methods.neural import BATCH, CheckedSettings, check_images, checked_field
 
-#: Images encoded at a time. Fixed, because sums may round differently in batches of another size.
-_BATCH = 500
 _BRANCHES = integer("divisors of 2048, the flattened convolutions", lambda k: k >= 1 and 2048 % k == 0)
 _RADIUS = real("finite numbers of at least 0, and None", lambda radius: 0 <= radius < math.inf)
 
@@ -141,10 +139,10 @@ class Corel(OneClassMethod):
             raise ValueError("corel: prepare needs a trained encoder; call fit_auxiliary first")
         check_images(images, least=0)
         codes = np.empty((len(images), self.settings.branches * self.settings.branch_dim), np.float32)
-        batch = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
+        batch = np.zeros((BATCH, *images.shape[1:]), np.uint8)
         with standard_torch(), torch.inference_mode():
-            for start in range(0, len(images), _BATCH):
-                size = min(_BATCH, len(images) - start)
+            for start in range(0, len(images), BATCH):
+                size = min(BATCH, len(images) - start)
                 batch[:size] = images[start : start + size]
                 x = torch.from_numpy(batch).to(self.device)
                 x = x.to(torch.float32, memory_format=torch.channels_last).div_(255.0)

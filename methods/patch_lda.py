@@ -19,10 +19,8 @@ from corel._checks import at_least, boolean, count, counts, got, non_negative, p
 from corel._device import random_state_kept, standard_torch
 from corel.checkpoint import write_atomically
 from methods.base import OneClassMethod, needs_fit
-from methods.neural import CheckedSettings, check_images, checked_field, hash_seed
+from methods.neural import BATCH, CheckedSettings, check_images, checked_field, hash_seed
 
-#: Images at a time. Fixed, because sums may round differently in batches of another size.
-_BATCH = 500
 #: Images whose correlations are held at a time: a core's cache holds few of them, and a GPU wants many.
 _CHUNK = {"cpu": 8, "cuda": 100}
 #: Patches from which the whitening of patches is estimated.
@@ -149,11 +147,11 @@ class PatchLDA(OneClassMethod):
             for side in settings.patches
         }
         self._learned = dictionary
-        first = chosen[:_BATCH]
+        first = chosen[:BATCH]
         shift = next(self._features(images, first))[: len(first)].mean(0)  # near the mean: no cancellation
         total = torch.zeros(len(shift), dtype=torch.float64, device=self.device)
         products = torch.zeros(len(shift), len(shift), dtype=torch.float64, device=self.device)
-        for start, features in zip(range(0, len(chosen), _BATCH), self._features(images, chosen), strict=True):
+        for start, features in zip(range(0, len(chosen), BATCH), self._features(images, chosen), strict=True):
             features = features[: len(chosen) - start] - shift
             total += features.sum(0, dtype=torch.float64)
             products += features.T @ features
@@ -207,9 +205,9 @@ class PatchLDA(OneClassMethod):
     def _features(self, images: np.ndarray, chosen: np.ndarray | None = None) -> Iterator[Tensor]:
         """Features in batches of 500 images, (500, 2 · filters · patches · grid²); black images fill the last one."""
         indices = np.arange(len(images)) if chosen is None else chosen
-        for start in range(0, len(indices), _BATCH):
-            batch = np.zeros((_BATCH, *images.shape[1:]), np.uint8)
-            part = indices[start : start + _BATCH]
+        for start in range(0, len(indices), BATCH):
+            batch = np.zeros((BATCH, *images.shape[1:]), np.uint8)
+            part = indices[start : start + BATCH]
             batch[: len(part)] = images[part]
             x = torch.from_numpy(batch).to(self.device, torch.float32)
             means = torch.cat([self._means(some) for some in x.split(_CHUNK[self.device.type])])
@@ -241,8 +239,8 @@ class PatchLDA(OneClassMethod):
     def _codes(self, images: np.ndarray) -> np.ndarray:
         mean, projection = self._learned["mean"], self._learned["projection"]
         codes = np.empty((len(images), projection.shape[1]), np.float32)
-        for start, features in zip(range(0, len(images), _BATCH), self._features(images), strict=True):
-            part = codes[start : start + _BATCH]
+        for start, features in zip(range(0, len(images), BATCH), self._features(images), strict=True):
+            part = codes[start : start + BATCH]
             part[:] = ((features - mean) @ projection)[: len(part)].cpu().numpy()
         return codes
 
@@ -271,10 +269,10 @@ class PatchLDA(OneClassMethod):
     def _scores(self, features: np.ndarray) -> dict[str, np.ndarray]:
         assert self._class is not None
         density, lda = np.empty(len(features)), np.empty(len(features))
-        for start in range(0, len(features), _BATCH):
-            part = np.zeros((_BATCH, features.shape[1]), np.float32)
-            size = len(features[start : start + _BATCH])
-            part[:size] = features[start : start + _BATCH]
+        for start in range(0, len(features), BATCH):
+            part = np.zeros((BATCH, features.shape[1]), np.float32)
+            size = len(features[start : start + BATCH])
+            part[:size] = features[start : start + BATCH]
             codes = torch.from_numpy(part)
             cosines = (F.normalize(codes) @ self._class.T).double()
             density[start : start + size] = (cosines * self.settings.concentration).logsumexp(1)[:size]

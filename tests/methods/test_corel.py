@@ -70,7 +70,7 @@ def test_settings_reach_the_training(trainings):
 
 
 def test_codes_are_the_encoders_and_depend_on_the_image_alone(monkeypatch):
-    monkeypatch.setattr(module, "_BATCH", 10)
+    monkeypatch.setattr(module, "BATCH", 10)
     method = Corel(SMALL, device="cpu").fit_auxiliary(IMAGES)
     codes = method.prepare(IMAGES)
     assert codes.shape == (64, 12)

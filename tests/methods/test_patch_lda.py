@@ -24,7 +24,7 @@ SMALL = PatchLDASettings(images=120, filters=3, patches=(6, 4), stride=6, grid=2
 @pytest.fixture(scope="module", autouse=True)
 def _small_batches():
     """Each batch is filled up with black images: smaller ones cost less, and leave some images to a second."""
-    with patch.object(patch_lda, "_BATCH", 100):
+    with patch.object(patch_lda, "BATCH", 100):
         yield
 
 
