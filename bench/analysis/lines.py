@@ -66,11 +66,11 @@ class Line:
 
     @property
     def settings(self) -> str:
-        return described(flattened(parsed(self.first["settings"])))
+        return described(flattened(json.loads(self.first["settings"])))
 
     @property
     def seeds(self) -> dict[str, Any]:
-        return parsed(self.first["seeds"])
+        return dict(json.loads(self.first["seeds"]))
 
     @property
     def seconds(self) -> float:
@@ -156,15 +156,6 @@ def groups(all_lines: Sequence[Line]) -> list[list[Line]]:
     return sorted(groups.values(), key=lambda g: (titles.index(where(g[0])[0]), -len(g), -number(g[0])))
 
 
-def parsed(text: object) -> dict[str, Any]:
-    """JSON of a row as a dictionary; anything else becomes the value of an empty name."""
-    try:
-        found = json.loads(str(text))
-    except ValueError:
-        found = text
-    return found if isinstance(found, dict) else {"": found}
-
-
 def command(line: Line, *, methods: Sequence[str] = (), m: Sequence[str] = (), runs: int | None = None) -> str:
     """The command that computes a line, or more of its kind."""
     words = ["python", "-m", "bench.table1", "--datasets", str(line.of("dataset"))]
@@ -176,7 +167,7 @@ def command(line: Line, *, methods: Sequence[str] = (), m: Sequence[str] = (), r
     profile = line.of("profile")
     words += ["--runs", str(runs or max(line.runs, 1)), *(["--profile", str(profile)] if profile != "any" else [])]
     if not methods:
-        for name, value in parsed(line.of("changes")).items():
+        for name, value in json.loads(line.of("changes")).items():
             words += ["--set", f"{line.of('method')}.{name}={shown_value(value)}"]
     if line.of("base_seed"):
         words += ["--seed", str(line.of("base_seed"))]

@@ -12,6 +12,7 @@ import dataclasses
 import gzip
 import hashlib
 import html
+import json
 import math
 import re
 from collections import Counter
@@ -25,7 +26,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from bench.analysis import charts, comparison, paper, sections
-from bench.analysis.lines import Line, command, groups, incomplete, lines, not_measured, parsed
+from bench.analysis.lines import Line, command, groups, incomplete, lines, not_measured
 from bench.analysis.sections import Picture
 from bench.engine.cells import printable
 from bench.engine.store import typed
@@ -53,7 +54,7 @@ class Environment:
     @property
     def constraints(self) -> str:
         """In the form that ``pip install -c`` takes."""
-        found = {k: str(v) for k, v in parsed(self.versions).items()}
+        found = {k: str(v) for k, v in json.loads(self.versions).items()}
         lines = [f"# {self.name}: {self.cells} cells; commit {self.commit or 'unknown'}; {self.device}, "
                  f"threads: {self.threads}; python {found.pop('python', 'unknown')}"]  # fmt: skip
         return "\n".join([*lines, *(f"{name}=={version}" for name, version in found.items() if name != "corel")])
@@ -73,7 +74,7 @@ def _cells(line: Line, environments: Mapping[tuple[Any, ...], Environment]) -> l
     """What the details of a line say of each cell."""
     shown = line.cells.head(_LISTED_CELLS)
     names = [environments[key].name for key in _environment_keys(shown)]
-    own = [parsed(seeds).get("method", "") for seeds in shown["seeds"]]
+    own = [json.loads(seeds).get("method", "") for seeds in shown["seeds"]]
     return shown.assign(environment=names, seed=own).to_dict("records")
 
 

@@ -255,15 +255,9 @@ def origins(finished: pd.DataFrame) -> list[str]:
     for (commit, device, threads, versions), group in finished.groupby(keys, sort=False, dropna=False):
         cells = f"{len(group)} cell{'s' if len(group) > 1 else ''}"
         source = commit if commit.startswith("version ") else f"commit {commit or 'unknown'}"
-        lines.append(f"{cells}: {source}; {device}, threads: {threads}; {_listed_versions(versions)}.")
+        listed = ", ".join(f"{name} {version}" for name, version in json.loads(versions).items())
+        lines.append(f"{cells}: {source}; {device}, threads: {threads}; {listed}.")
     return lines
-
-
-def _listed_versions(versions: object) -> str:
-    try:
-        return ", ".join(f"{name} {version}" for name, version in json.loads(str(versions)).items())
-    except (ValueError, AttributeError):  # edited by hand: shown as it is
-        return str(versions)
 
 
 def write(folder: Path, rows: pd.DataFrame, trained: pd.DataFrame, commands: Sequence[str]) -> pd.DataFrame:

@@ -166,10 +166,12 @@ def _text(column: str, value: object) -> str | None:
     """Check a value of a TEXT column, which others may have written: one line; in :data:`_OBJECTS`, a JSON object."""
     if value is None:
         return None
-    if not isinstance(value, str) or (column in _OBJECTS and not _is_object(column, value)):
+    text = printable(value) if isinstance(value, str) else None
+    # what is returned must be JSON: escapes make none of an object that is written in several lines
+    if text is None or (column in _OBJECTS and not _is_object(column, text)):
         accepted = "objects in JSON" if column in _OBJECTS else "strings"
         raise ValueError(f"column {column!r}: got {str(value)[:60]!r}; accepted are {accepted}")
-    return printable(value)
+    return text
 
 
 @functools.lru_cache(maxsize=4096)  # most rows of a table share their values

@@ -273,14 +273,14 @@ def test_origins_are_told_apart():
             ("abc", "cpu (X)", 2, versions),
             ("", "cuda (Y)", 1, versions),
             ("abc", "cpu (X)", 2, versions),
-            ("version 0.1.0", "cpu (X)", 2, "not JSON"),
+            ("version 0.1.0", "cpu (X)", 2, versions),
         ],
         columns=["git_commit", "device", "threads", "versions"],
     )
     assert tables.origins(finished) == [
         "2 cells: commit abc; cpu (X), threads: 2; python 3.11.7, torch 2.15.0.",
         "1 cell: commit unknown; cuda (Y), threads: 1; python 3.11.7, torch 2.15.0.",
-        "1 cell: version 0.1.0; cpu (X), threads: 2; not JSON.",
+        "1 cell: version 0.1.0; cpu (X), threads: 2; python 3.11.7, torch 2.15.0.",
     ]
     assert tables.origins(finished[:0]) == []
 

@@ -95,6 +95,7 @@ def test_other_numbers_for_a_cell_are_an_error(tmp_path):
         (lambda text: text.replace("450", '"many"', 1), "column 'test_size'"),
         (lambda text: text.replace("0.30000000000000004,", '"high",', 1), "column 'auc'"),
         (lambda text: text.replace('""other"": 0', '""other"": NaN, ""x"": 0'), "the aucs of cell"),
+        (lambda text: text.replace('{""python', '{\n""python'), "column 'versions'"),  # JSON, but in two lines
         (lambda text: text[: len(text) // 2], "rows.csv"),
         (lambda text: "", "rows.csv"),
     ],
