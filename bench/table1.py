@@ -14,7 +14,6 @@ from bench.engine.command_line import loading, run, writable_directory
 if TYPE_CHECKING:
     from bench.data import Dataset
     from bench.engine.cells import Cell
-    from bench.engine.store import Rows
 
 # Libraries that take seconds to load come within functions: a wrong option is answered before them.
 
@@ -28,8 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import methods
         from bench.analysis import gallery, page, tables
         from bench.analysis.progress import RowsAsTheyFinish
-        from bench.engine import overview, provenance
-        from bench.engine import published as published_tables
+        from bench.engine import overview, provenance, published
         from bench.engine.cells import printable
         from bench.engine.cores import available_cores, default_threads
         from bench.engine.execute import Options, execute
@@ -41,14 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     provenance.git_commit()  # cached now: the working tree may change while cells are computed
     out = Path(options.out)
-    published_tables.check_kind(options.out, run=True, argument="--out")
+    published.check_kind(options.out, run=True, argument="--out")
     if not options.dry_run:
         writable_directory(options.out, ["table1.csv", "table1.md", "classes.csv", "cells.csv"])
         writable_directory(out / "cache")
         writable_directory(out / "page", ["index.html", "report.md", "constraints.txt"])
         writable_directory(out / "page" / "figures")
     on_gpu = not options.scheduler and resolve_device(options.device).type == "cuda"  # a cluster has its own devices
-    published = _published(options)
+    taken = published.merge([(name, published.read_rows(name, "--from")) for name in options.published])
     datasets, cells = _plan(options)
     threads = options.threads or default_threads(options.profile)
     workers = options.workers or (1 if on_gpu or options.scheduler else max(1, available_cores() // threads))
@@ -57,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Store.copy(out / STORE_FILE) if options.dry_run else Store(out / STORE_FILE, command) as store:
         keys = [cell.key for cell in cells]
         there = len(store.finished(keys))
-        store.take(published, cells)
+        store.take(taken, cells)
         if options.dry_run:
             print(overview.forecast(cells, store.rows(), workers, options.retry_failed))
             return 0
@@ -102,13 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "cells.csv, page/index.html"
     )
     return 1 if len(failed) else 0
-
-
-def _published(options: argparse.Namespace) -> Rows:
-    """The rows of ``--from``."""
-    from bench.engine import published
-
-    return published.merge([(name, published.read_rows(name, "--from")) for name in options.published])
 
 
 def _plan(options: argparse.Namespace) -> tuple[dict[str, Dataset], list[Cell]]:
