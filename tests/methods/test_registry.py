@@ -23,11 +23,6 @@ def test_every_built_in_method_can_be_made_in_both_profiles(name):
             setattr(made.settings, dataclasses.fields(made.settings)[0].name, None)
 
 
-def test_names_are_sorted_and_unique():
-    names = methods.available()
-    assert names == sorted(set(names))
-
-
 def test_built_in_methods_have_no_source_digest():
     for name in methods.available():
         assert methods.source_digest(name) == ""

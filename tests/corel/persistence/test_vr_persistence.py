@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ripser import ripser
 
-import corel
 from corel import PersistenceDiagram, vr_persistence
 from corel.persistence import filtration, metric, pairing, vietoris_rips
 from corel.persistence.metric import pairwise_lengths
@@ -487,10 +486,6 @@ def test_numbers_of_numpy_and_lengths_of_torch():
     other = vr_persistence(points, max_dim=np.int64(1), max_length=death_times(points)[-1], algorithm=np.str_("auto"))
     for one, two in zip(plain, other, strict=True):
         assert torch.equal(one.points, two.points)
-
-
-def test_names():
-    assert {"vr_persistence", "PersistenceDiagram"} <= set(corel.__all__)
 
 
 @pytest.mark.parametrize("options", [{}, {"max_dim": 1}, {"algorithm": "reduction"}])
