@@ -43,7 +43,11 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
     """A look for each method; ours is the first."""
     ordered = sorted(dict.fromkeys(names), key=lambda name: not name.startswith("corel"))
     return {
-        name: Look(COLOURS[k % 7], MARKERS[k % 11], DASHES[(k // 7 + k) % 4] if k else "-")
+        name: Look(
+            COLOURS[k % len(COLOURS)],
+            MARKERS[k % len(MARKERS)],
+            DASHES[(k // len(COLOURS) + k) % len(DASHES)] if k else "-",
+        )
         for k, name in enumerate(ordered)
     }
 
@@ -343,8 +347,8 @@ def inline_svg(figure: Figure, title: str) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1)
 
 
-def save(figures: Mapping[str, Figure], folder: Path) -> list[str]:
-    """Write each figure as PNG and PDF; returns the names of the files.
+def save(figures: Mapping[str, Figure], folder: Path) -> None:
+    """Write each figure as PNG and PDF.
 
     Raises
     ------
@@ -352,11 +356,9 @@ def save(figures: Mapping[str, Figure], folder: Path) -> list[str]:
         If the folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = [f"{name}.{kind}" for name in figures for kind in ("png", "pdf")]
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        for file in written:
-            figure = figures[file.rpartition(".")[0]]
+        for name, figure in figures.items():
             _lay_out(figure)
-            plots.save(figure, folder / file)
-    return written
+            for kind in ("png", "pdf"):
+                plots.save(figure, folder / f"{name}.{kind}")

@@ -57,7 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     words = ["--methods", "m.py", "--classes", "0", "1", "--runs", "1", "--out", "run", "--workers", "1"]
     with pytest.MonkeyPatch.context() as patch:
         # the files of the pictures take longer than all else; the page itself is still made of whatever the rows hold
-        patch.setattr("bench.analysis.charts.save", lambda figures, folder: [])
+        patch.setattr("bench.analysis.charts.save", lambda figures, folder: None)
         assert call("table1", words)[0] == 0
         assert call("publish", ["run", "--to", "published"])[0] == 0
         yield folder

@@ -16,7 +16,7 @@ def call(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     """Run ``table1`` or ``publish`` in an empty folder: status, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
     # the page of odd names is written, but not the files of its pictures, which take longest
-    monkeypatch.setattr("bench.analysis.charts.save", lambda figures, folder: [])
+    monkeypatch.setattr("bench.analysis.charts.save", lambda figures, folder: None)
 
     def go(program: str, *words: str) -> tuple[int, str, str]:
         main = {"table1": table1, "publish": publish}[program].main

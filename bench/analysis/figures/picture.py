@@ -44,12 +44,6 @@ class Picture:
     frames: Sequence[Image.Image] = ()
 
 
-def files(name: str, picture: Picture) -> list[str]:
-    """The names of the files of a figure."""
-    animation = [f"{name}.gif"] if picture.frames else []
-    return [f"{name}.png", f"{name}.pdf", *animation, *(f"{name}{part}.csv" for part in picture.tables), f"{name}.md"]
-
-
 def write(name: str, picture: Picture, folder: Path, drawn: str) -> list[str]:
     """Write a figure as PNG and PDF, its numbers as CSV and its caption as Markdown, each whole or not at all.
 
@@ -82,7 +76,8 @@ def write(name: str, picture: Picture, folder: Path, drawn: str) -> list[str]:
         tables.write_csv(folder / f"{name}{part}.csv", table)
     lines = [f"**{name}.** {picture.caption}", "", *(f"- {line}" for line in [*picture.made_of, drawn])]
     tables.write_text(folder / f"{name}.md", "\n".join(lines) + "\n")
-    return files(name, picture)
+    animation = [f"{name}.gif"] if picture.frames else []
+    return [f"{name}.png", f"{name}.pdf", *animation, *(f"{name}{part}.csv" for part in picture.tables), f"{name}.md"]
 
 
 def snapshot(figure: Figure, dpi: int) -> Image.Image:
