@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with loading():
         from bench.analysis import verification
         from bench.engine.published import FILES
+        from bench.engine.recomputation import DIFFERENT, UNCHECKED
         from bench.engine.store import STORE_FILE
 
     for name in options.folders:
@@ -103,9 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.folders or not (options.all or options.sample):
         return 1 if faults else 0
     verdicts = _compute(options, found)
-    if faults or verdicts["different"]:
+    if faults or verdicts[DIFFERENT]:
         return 1
-    return NOTHING_COMPUTED if set(verdicts) <= {"not checked"} else 0
+    return NOTHING_COMPUTED if set(verdicts) <= {UNCHECKED} else 0
 
 
 def _compute(options: argparse.Namespace, found: Sequence[Publication]) -> collections.Counter[str]:
