@@ -136,8 +136,8 @@ def _line(group: pd.DataFrame, cells: pd.DataFrame, variant: str, rows: pd.DataF
         failed=int((group["aucs"].isna() & group["error"].notna()).sum()),
         interval=dataclasses.replace(comparison.auc_interval(cells), mean=float(per_run.mean())),
         std=float(per_run.std(ddof=1)) if len(per_run) > 1 else math.nan,
-        paper=tables.published("paper", shown),
-        authors=tables.published("authors", shown),
+        paper=tables.reported_auc("paper", shown),
+        authors=tables.reported_auc("authors", shown),
     )
 
 

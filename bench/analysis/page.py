@@ -119,8 +119,8 @@ def _against(line: Line, published: float) -> str:
     return _text(line.interval.mean - published, "+.3f") + where
 
 
-def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.Environment:
-    """Of the templates beside this file: HTML is escaped, and Markdown what ``finalize`` makes of each value."""
+def _templates(finalize: Callable[[object], object] | None = None) -> jinja2.Environment:
+    """The templates beside this file: HTML is escaped, and Markdown what ``finalize`` makes of each value."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench.analysis"),
         autoescape=finalize is None,
@@ -245,8 +245,8 @@ def write(
     constraints = "\n\n".join(environment.constraints for environment in environments.values())
     texts = {
         "constraints.txt": f"{constraints}\n\n# the page was drawn with {content['drawn_with']}\n",
-        "report.md": _environment(_markdown).get_template("report.md").render(content),
-        "index.html": _environment().get_template("page.html").render(content, **_style_and_script()),
+        "report.md": _templates(_markdown).get_template("report.md").render(content),
+        "index.html": _templates().get_template("page.html").render(content, **_style_and_script()),
     }
     for name, text in texts.items():
         write_atomically(folder / name, lambda stream, text=text: stream.write(text.encode()))  # type: ignore[misc]

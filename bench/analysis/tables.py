@@ -51,7 +51,8 @@ def build(rows: pd.DataFrame) -> pd.DataFrame:
         table[column] = pd.Series([v if isinstance(v, str) else None for v in table[column]], table.index, dtype=object)
     table["changed"] = changed_settings(table)
     for source in paper.SOURCES:
-        table[f"{source}_auc"] = pd.Series([published(source, row) for row in table.itertuples()], table.index, float)
+        reported = [reported_auc(source, row) for row in table.itertuples()]
+        table[f"{source}_auc"] = pd.Series(reported, table.index, float)
     table["difference"] = table["auc_mean"] - table["authors_auc"].fillna(table["paper_auc"])
     table = table.loc[_order(table)].reset_index(drop=True)
     columns = {
@@ -93,8 +94,8 @@ def changed_settings(table: pd.DataFrame) -> list[str]:
     return list(short["label"].where(~alike, exact))
 
 
-def published(source: str, row: Any) -> float:
-    """What a source has for a row of the table, NaN where it has nothing that compares."""
+def reported_auc(source: str, row: Any) -> float:
+    """The AUC that a source reports for a row of the table, NaN where it has nothing that compares."""
     comparable = (
         row.finished_classes == row.of_classes
         and pd.isna(row.test_images)
