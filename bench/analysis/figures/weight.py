@@ -32,7 +32,6 @@ def draw(study: Study) -> Picture:
         )
         right.plot(auc["m"], auc["auc_mean"], marker=style.MARKERS[place], markersize=4.5, linewidth=1.6,
                    linestyle=style.DASHES[place], **look)  # fmt: skip
-        left.plot([], [], marker=style.MARKERS[place], **look)
         histories.append(training.history[["epoch", "iteration", "connectivity"]].assign(lam=weight))
         aucs.append(auc.assign(lam=weight))
         trainings.append(training)
