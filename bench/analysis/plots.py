@@ -16,7 +16,7 @@ from corel.checkpoint import write_atomically
 
 #: Colour, marker, width and dashes of ours in the runtime study.
 _OWN = [("#C2002F", "o", 3.6, "-"), ("#000000", "s", 2.0, (0, (5, 1.5)))]
-#: Colours of the others: those of Okabe and Ito and of Tol, told apart however people see colours, but for reds.
+#: Colours of the others, by Okabe and Ito and by Tol: colour-blind readers can tell them apart. No red: that is ours.
 _COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#999933", "#882255", "#332288", "#44AA99",
             "#DDAA33", "#AA4499", "#117733", "#777777", "#A6761D", "#6699CC", "#661100"]  # fmt: skip
 _MARKERS = [(marker, face) for face in ("filled", "hollow") for marker in "^vD<>pPXd*"]

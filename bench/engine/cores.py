@@ -5,7 +5,8 @@ from __future__ import annotations
 
 def available_cores() -> int:
     """Processor cores that this process may use, by its affinity and the quota of its container."""
-    from joblib import cpu_count  # which brings NumPy: an argument that is wrong is answered before
+    # imported here, because it imports NumPy: arguments are checked before anything large is imported
+    from joblib import cpu_count
 
     return cpu_count()
 

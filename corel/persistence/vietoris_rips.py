@@ -70,9 +70,8 @@ def vr_persistence(
         where ``max_dim`` is 1 and 1,600 where it is 2, and for more where few lengths differ.
     max_length
         Simplices up to this length are in the filtration, ≥ 0, a number or a tensor of shape (), through which no
-        gradient flows; classes that are alive then are essential. By default
-        the enclosing radius, the least length within which one point reaches all others: nothing but one component is
-        alive beyond it.
+        gradient flows; classes that are alive then are essential. By default the enclosing radius, the least length
+        within which one point reaches all others: nothing but one component is alive beyond it.
     algorithm
         ``"reduction"``: Algorithm 3 of the paper in every dimension; of the boundary matrix in dimension 0, and above
         of the coboundary matrix, which has the same pairs and takes far less work.
