@@ -13,6 +13,7 @@ import pandas as pd
 from bench.data import Dataset
 from bench.engine import protocol
 from bench.engine.cells import Cell
+from bench.engine.store import records
 from corel.checkpoint import write_atomically
 from methods.corel import Corel
 
@@ -43,7 +44,7 @@ def write(
         ``path``; None where ``corel`` did not run, or its encoder is not there.
     """
     for _, rows in cells[cells["method_identity"] == Corel.name].groupby("settings", sort=False):
-        first = Cell.from_row(_values(rows.iloc[0]))
+        first = Cell.from_row(records(rows.head(1))[0])
         encoder = cache / "auxiliary" / first.auxiliary_key
         if not encoder.exists():
             continue
@@ -54,14 +55,10 @@ def write(
         m = max(same["train_per_class"], key=lambda text: math.inf if text == "all" else int(text))
         chosen = same[(same["train_per_class"] == m) & (same["run"] == same["run"].min())]
         chosen = chosen.drop_duplicates("class").sort_values("class").head(CLASSES)
-        arrays = _arrays(method, [Cell.from_row(_values(row)) for _, row in chosen.iterrows()], load(first.dataset))
+        arrays = _arrays(method, [Cell.from_row(row) for row in records(chosen)], load(first.dataset))
         write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))  # noqa: B023
         return path
     return None
-
-
-def _values(row: pd.Series) -> dict[str, Any]:
-    return {name: None if pd.isna(value) else value for name, value in row.items()}
 
 
 def _arrays(method: Any, cells: list[Cell], dataset: Dataset) -> dict[str, Any]:

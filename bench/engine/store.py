@@ -162,6 +162,12 @@ def typed(frame: pd.DataFrame, table: str) -> pd.DataFrame:
     return pd.DataFrame(result)
 
 
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of ``frame`` as dictionaries; None where a value is empty or NaN."""
+    rows = frame.to_dict("records")
+    return [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in rows]
+
+
 def _text(column: str, value: object) -> str | None:
     """Check a value of a TEXT column, which others may have written: one line; in :data:`_OBJECTS`, a JSON object."""
     if value is None:
@@ -359,10 +365,10 @@ class Store:
             If one of them says of a cell's data, settings, draw or class what is not so.
         """
         planned = {cell.key: cell for cell in cells}
-        for row in rows.cells[rows.cells["key"].isin(planned)].to_dict("records"):
+        for row in records(rows.cells[rows.cells["key"].isin(planned)]):
             expected = planned[row["key"]].row()
             for name in _IDENTITY:
-                given = None if pd.isna(row[name]) else row[name]
+                given = row[name]
                 if given != expected[name]:
                     raise ValueError(
                         f"--from: the row of cell {row['key']!r} has {name} {str(given)[:60]!r}, where the cell has "
@@ -372,8 +378,8 @@ class Store:
         with self._transaction() as connection:
             for table, keys in wanted.items():
                 frame: pd.DataFrame = getattr(rows, table)
-                for row in frame[frame["key"].isin(keys)].to_dict("records"):
-                    _insert(connection, table, {name: None if pd.isna(value) else value for name, value in row.items()})
+                for row in records(frame[frame["key"].isin(keys)]):
+                    _insert(connection, table, row)
 
     def auxiliaries(self, keys: Iterable[str]) -> pd.DataFrame:
         """Rows of the trainings on auxiliary images among ``keys``."""
