@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,12 +76,10 @@ def emit_lengths(
         Lanes whose length matters; all, if this is not given.
     """
     accumulate = _ACCUMULATE[p]
-
-    def constant(value: float) -> ir.Constant:
-        return ir.Constant(vector, [value] * vector.count)
+    fill = partial(constant, vector.element, lanes=vector.count)
 
     def accumulated(scale: ir.Value | None = None) -> ir.Value:
-        total = cgutils.alloca_once_value(builder, constant(0.0))
+        total = cgutils.alloca_once_value(builder, fill(0.0))
         with cgutils.for_range(builder, d) as loop:
             u = emit_difference(loop.index)
             if scale is not None:
@@ -93,16 +92,16 @@ def emit_lengths(
         return total
     smallest, down, up = EUCLIDEAN_RANGE_32 if isinstance(vector.element, ir.FloatType) else EUCLIDEAN_RANGE_64
     length = cgutils.alloca_once_value(builder, unary(builder, "sqrt", total))
-    low = builder.fcmp_ordered("<", total, constant(smallest))
-    high = builder.fcmp_ordered("==", total, constant(math.inf))
+    low = builder.fcmp_ordered("<", total, fill(smallest))
+    high = builder.fcmp_ordered("==", total, fill(math.inf))
     rescale = builder.or_(low, high)
     if occupied is not None:
         rescale = builder.and_(rescale, occupied)
     with builder.if_then(any_true(builder, rescale), likely=False):
 
         def choose(a: int, b: int) -> ir.Value:
-            rest = builder.select(high, constant(2.0**b), constant(1.0))
-            return builder.select(low, constant(2.0**a), rest)
+            rest = builder.select(high, fill(2.0**b), fill(1.0))
+            return builder.select(low, fill(2.0**a), rest)
 
         scaled = unary(builder, "sqrt", accumulated(choose(up, down)))
         builder.store(builder.fmul(scaled, choose(-up, -down)), length)
