@@ -10,6 +10,9 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
 
 
 @functools.cache
@@ -18,21 +21,23 @@ def _pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="corel")
 
 
-def all_true(tasks: Sequence[Callable[[], int]], threads: int) -> bool:
-    """Run tasks on the calling thread and up to ``threads`` − 1 others. Returns whether all returned something true.
+def run(tasks: Sequence[Callable[[], _Result]], threads: int) -> list[_Result]:
+    """Run tasks on the calling thread and up to ``threads`` − 1 others. Returns their results, in no particular order.
 
     Each thread takes the next task as soon as it has finished one.
     """
     remaining = iter(list(tasks))  # shared by all threads: next() of a list's iterator is atomic
 
-    def work() -> bool:
-        results = [task() for task in remaining]  # all of them, also after one that is false
-        return all(results)
+    def work() -> list[_Result]:
+        return [task() for task in remaining]
 
-    helpers: list[Future[bool]] = []
+    helpers: list[Future[list[_Result]]] = []
     with contextlib.suppress(RuntimeError):  # while Python shuts down, a pool takes no work: this thread does it all
         for _ in range(min(threads, len(tasks)) - 1):
             helpers.append(_pool(os.getpid()).submit(work))
-    fine = work()
+    results = work()
     # all tasks are taken by now: a helper that still waits for a thread of the pool has nothing left to do
-    return all([fine, *(helper.result() for helper in helpers if not helper.cancel())])
+    for helper in helpers:
+        if not helper.cancel():
+            results += helper.result()
+    return results

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from corel import _checks
-from corel._threads import all_true
+from corel._threads import run
 from corel.persistence.metric import check_p, norm
 
 #: Fewest rows that a thread is given at a time: with fewer, handing them over would cost more than it saves.
@@ -183,12 +183,11 @@ class BallCount(BaseEstimator):
         threads = torch.get_num_threads()
         rows = max(_ROWS, -(-len(points) // (4 * threads)))
 
-        def count(start: int) -> bool:
+        def count(start: int) -> None:
             part = slice(start, start + rows)
             kernel(points[part], columns, radius, counts[part])
-            return True
 
-        all_true([partial(count, start) for start in range(0, len(points), rows)], threads)
+        run([partial(count, start) for start in range(0, len(points), rows)], threads)
         return counts.astype(np.float64)
 
     def _count_in_torch(self, points: Tensor, stored: Tensor) -> np.ndarray:

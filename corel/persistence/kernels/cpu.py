@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from corel._checks import non_finite, numbers
-from corel._threads import all_true
+from corel._threads import run
 from corel.persistence.kernels import distances, gradients, kd_trees, leaves, lockstep, small_clouds, trees
 from corel.persistence.kernels.edges import kruskal, sort_tree
 from corel.persistence.kernels.large_clouds import tree_of_blocks
@@ -112,7 +112,7 @@ def trees_of_distances(matrices: torch.Tensor) -> np.ndarray | None:
         partial(distances.spanning_trees, array, first, min(first + share, batch), edges, lengths)
         for first in range(0, batch, share)
     ]
-    return edges.reshape(*lead, n - 1, 2) if all_true(tasks, threads) else None
+    return edges.reshape(*lead, n - 1, 2) if all(run(tasks, threads)) else None
 
 
 def lengths_backward(
@@ -251,7 +251,7 @@ def _trees_of_batch(clouds: np.ndarray, edges: np.ndarray, lengths: np.ndarray, 
         )
         for first in range(start, stop, max(step, 1))
     ]
-    return all_true(tasks, threads)
+    return all(run(tasks, threads))
 
 
 def _tree_in_blocks(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p: float, threads: int) -> bool:
@@ -272,7 +272,7 @@ def _tree_in_blocks(cloud: np.ndarray, tree: np.ndarray, lengths: np.ndarray, p:
     for (a, b), start, stop in zip(pieces, starts, starts[1:], strict=False):
         ends = bounds[a], bounds[a + 1], bounds[b], bounds[b + 1]
         tasks.append(partial(tree_of_blocks, p, cloud, *ends, candidates[start:stop], keys[start:stop]))
-    if not all_true(tasks, threads):
+    if not all(run(tasks, threads)):
         return False
     kruskal(candidates, keys, tree, lengths)
     return True
@@ -327,7 +327,7 @@ class Searches:
             # from the level on that has a node for each thread, all below a node is one task
             levels = 1 if level < top else depth + 1 - top
             level_nodes = range(2**level - 1, 2 ** (level + 1) - 1)
-            all_true([partial(kd_trees.grow, cloud, self.tree, spare, node, levels) for node in level_nodes], threads)
+            run([partial(kd_trees.grow, cloud, self.tree, spare, node, levels) for node in level_nodes], threads)
         kd_trees.enclose(self.tree)
 
         near, length = np.empty((n, leaves.NEAR), np.int32), np.empty((n, leaves.NEAR), dtype)
@@ -346,7 +346,7 @@ class Searches:
         """List the nearest neighbours of all points."""
         share = -(-self.leaves // (4 * self.threads))
         ranges = [(first, min(first + share, self.leaves)) for first in range(0, self.leaves, share)]
-        all_true([partial(self._search_leaves, first, stop, 1) for first, stop in ranges], self.threads)
+        run([partial(self._search_leaves, first, stop, 1) for first, stop in ranges], self.threads)
 
     def _search_leaves(self, first: int, stop: int, step: int) -> Any:
         return trees.search_leaves(self.tree, self.node_component, self.forest, self.p, first, stop, step)
@@ -358,8 +358,6 @@ class Searches:
         points = self.points[: trees.begin(self.tree, self.node_component, forest, self.points)]
         share = max(64, -(-len(points) // (4 * self.threads)))
         shares = [points[first : first + share] for first in range(0, len(points), share)]
-        all_true(
-            [partial(trees.search, self.tree, self.node_component, forest, self.p, each) for each in shares],
-            self.threads,
-        )
+        searches = [partial(trees.search, self.tree, self.node_component, forest, self.p, each) for each in shares]
+        run(searches, self.threads)
         return trees.merge(self.tree[0], forest, points, components, edges, lengths, found)

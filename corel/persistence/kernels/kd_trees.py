@@ -158,7 +158,6 @@ def grow(points, tree, spare, root, levels):
                 nodes[2 * node + 1, 0], nodes[2 * node + 1, 1] = first, half
                 nodes[2 * node + 2, 0], nodes[2 * node + 2, 1] = half, stop
         before, count = 2 * before + 1, 2 * count
-    return True
 
 
 @compiled()

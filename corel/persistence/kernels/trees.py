@@ -317,11 +317,6 @@ def search(tree, node_component, forest, p, points):
         As for :func:`search_leaves`.
     points
         (m,) int32.
-
-    Returns
-    -------
-    bool
-        True.
     """
     component, _, _, _, low, _, bound, _ = forest
     nodes, spare = tree[2], _spare(tree[1])
@@ -338,7 +333,6 @@ def search(tree, node_component, forest, p, points):
     for i in points:
         if low[i] <= bound[component[i]]:
             _search(i, 1, tree, node_component, forest, spare, p)
-    return True
 
 
 @njit(nogil=True)
