@@ -228,14 +228,9 @@ def test_order_of_the_verbs():
     ("change", "message"),
     [
         ({"eta": 0.0}, "eta: got 0.0"),
-        ({"lr": float("nan")}, "lr: got nan"),
-        ({"lam": -1.0}, "lam: got -1.0"),
         ({"branches": 7}, "branches: got 7"),
         ({"branch_dim": 0}, "branch_dim: got 0"),
         ({"epochs": 0}, "epochs: got 0"),
-        ({"reduction": "max"}, "reduction: got 'max'"),
-        ({"radius": -1.0}, "radius: got -1.0"),
-        ({"radius": float("inf")}, "radius: got inf"),
     ],
 )
 def test_bad_settings(change, message):

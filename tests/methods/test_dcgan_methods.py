@@ -14,7 +14,7 @@ from sklearn.svm import OneClassSVM
 from torch import nn
 
 import methods
-from methods import dcgan, neural
+from methods import dcgan
 from methods.batch_norm import DebiasedBatchNorm1d, DebiasedBatchNorm2d
 from methods.dagmm import DAGMM, DAGMMNet, DAGMMSettings, Dropout, Mixture
 from methods.dsebm import DSEBM, DSEBMSettings, EnergyNet
@@ -145,17 +145,6 @@ def test_running_averages_forget_their_initial_values():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_same_seed_same_scores_and_the_global_state_stays(name):
-    torch.manual_seed(1)
-    state = torch.get_rng_state()
-    one = make(name, seed=3).fit(IN).score_samples(OUT)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(2)
-    np.testing.assert_array_equal(make(name, seed=3).fit(IN).score_samples(OUT), one)
-    assert not np.array_equal(make(name, seed=4).fit(IN).score_samples(OUT), one)
-
-
-@pytest.mark.parametrize("name", SMALL)
 def test_scores_and_codes_of_a_fitted_method(name):
     # codes of an untrained encoder lie so close together that two SVMs on them differ by their solver's tolerance
     method = make(name, epochs=8 if name == "ocsvm-cae" else 1).fit(IN)
@@ -188,37 +177,6 @@ def test_few_images(name, count):
     assert np.isfinite(scores).all()
 
 
-@pytest.mark.parametrize(("name", "changes"), [*((name, {}) for name in SMALL), ("dagmm", {"mixture": "code"})])
-@pytest.mark.parametrize("stop_at", [7, 15])  # in an epoch, and in the last step
-def test_interrupted_training_goes_on_to_the_same_scores(name, changes, stop_at, tmp_path, monkeypatch):
-    changes = {**changes, "epochs": 3}
-    expected = make(name, **changes).fit(IN).score_samples(OUT)
-    monkeypatch.setattr(neural, "SAVE_SECONDS", 0.0)
-    method = make(name, **changes)
-    method.checkpoint_dir = tmp_path
-    step, calls = torch.optim.Adam.step, []
-
-    def stop(self, *arguments):
-        calls.append(1)
-        if len(calls) == stop_at:
-            raise KeyboardInterrupt
-        return step(self, *arguments)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", stop)
-    with pytest.raises(KeyboardInterrupt):
-        method.fit(IN)
-    assert list(tmp_path.iterdir())
-    again = make(name, **changes)
-    again.checkpoint_dir = tmp_path
-    np.testing.assert_array_equal(again.fit(IN).score_samples(OUT), expected)
-    assert len(calls) < stop_at + 15  # epochs that were done are not done again
-    trained = len(calls)
-    finished = make(name, **changes)
-    finished.checkpoint_dir = tmp_path
-    np.testing.assert_array_equal(finished.fit(IN).score_samples(OUT), expected)
-    assert len(calls) == trained
-
-
 def test_every_device_drops_the_same_units():
     """The mask is drawn on the CPU, so it is PyTorch's own there."""
     x = torch.rand(50, 20)
@@ -230,23 +188,14 @@ def test_every_device_drops_the_same_units():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_divergence_is_named(name):
-    with pytest.raises(methods.NonFiniteLossError, match=rf"{name}: the loss of \w+ is (nan|-?inf) in epoch \d"):
-        make(name, lr=1e30).fit(IN)
-
-
-@pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize(
-    ("setting", "value"), [("epochs", 0), ("batch_size", 0), ("representation", 0), ("lr", 0.0), ("filters", ())]
-)
+@pytest.mark.parametrize(("setting", "value"), [("epochs", 0), ("batch_size", 0), ("representation", 0), ("lr", 0.0)])
 def test_bad_settings(name, setting, value):
     with pytest.raises(ValueError, match=f"{setting}: got"):
         methods.create(name, **{setting: value})
 
 
 @pytest.mark.parametrize(("name", "setting", "value"), [
-    ("ocsvm-cae", "nu", 0.0), ("ocsvm-cae", "nu", 1.5), ("dsebm", "noise", -1.0), ("dagmm", "components", 0),
-    ("dagmm", "energy_weight", -1.0), ("dagmm", "covariance_weight", math.nan), ("dagmm", "mixture", "both"),
+    ("ocsvm-cae", "nu", 0.0), ("ocsvm-cae", "nu", 1.5), ("dagmm", "components", 0),
 ])  # fmt: skip
 def test_bad_settings_of_one(name, setting, value):
     with pytest.raises(ValueError, match=f"{setting}: got"):

@@ -1,7 +1,10 @@
-"""What the neural baselines share: bfloat16 by autocast, and independence of PyTorch's global settings."""
+"""What the neural baselines share: training by a seed, its resumption and its failure; bfloat16 by autocast; and
+independence of PyTorch's global settings.
+"""
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +14,7 @@ from torch.nn import functional
 
 import methods
 from corel._device import standard_torch
+from methods import neural
 from methods.neural import NeuralMethod
 
 FILTERS = (4, 8, 8)
@@ -29,14 +33,67 @@ GENERATOR = np.random.default_rng(0)
 TRAIN, TEST = (GENERATOR.integers(0, 256, (n, 3, 32, 32)).astype(np.uint8) for n in (12, 20))
 
 
-def fit(name: str, **changes: object) -> NeuralMethod:
-    method = methods.create(name, device="cpu", seed=1, **SMALL[name] | changes)
+def make(name: str, seed: int = 1, **changes: object) -> NeuralMethod:
+    method = methods.create(name, device="cpu", seed=seed, **SMALL[name] | changes)
     assert isinstance(method, NeuralMethod)
-    return method.fit(TRAIN)
+    return method
+
+
+def fit(name: str, seed: int = 1, **changes: object) -> NeuralMethod:
+    return make(name, seed, **changes).fit(TRAIN)
 
 
 def test_every_baseline_with_a_network_is_here() -> None:
     assert {name for name in methods.available() if issubclass(methods.resolve(name), NeuralMethod)} == set(SMALL)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_seed_decides_and_the_global_random_state_does_not(name: str) -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = fit(name, seed=3).score_samples(TEST)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(fit(name, seed=3).score_samples(TEST), first)
+    assert not np.array_equal(fit(name, seed=4).score_samples(TEST), first)
+
+
+@pytest.mark.parametrize(("name", "changes"), KINDS)
+def test_an_interrupted_training_goes_on_to_the_same_scores(name: str, changes: dict, tmp_path, monkeypatch) -> None:
+    epochs = {"pretraining_epochs": 2, "epochs": 2} if name == "deep-svdd" else {"epochs": 4}
+    step, calls, stop_at = torch.optim.Adam.step, [], math.inf
+
+    def count(self):
+        calls.append(1)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(neural, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(torch.optim.Adam, "step", count)
+    expected = fit(name, **changes, **epochs).score_samples(TEST)
+    steps = len(calls)
+    each = steps // 4
+    assert each >= 2
+    for stop_at in (2 * each, steps):  # the last steps of an epoch in the midst and of the last one
+        calls.clear()
+        folder = tmp_path / f"{stop_at}"
+        for _ in range(3):  # interrupted, resumed, and found finished
+            method = make(name, **changes, **epochs)
+            method.checkpoint_dir = folder
+            if not calls:
+                with pytest.raises(KeyboardInterrupt):
+                    method.fit(TRAIN)
+                assert len(calls) == stop_at
+            else:
+                np.testing.assert_array_equal(method.fit(TRAIN).score_samples(TEST), expected)
+                assert len(calls) == steps + each  # of what was done before, one epoch alone is done again
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_loss_that_is_not_finite_ends_the_training(name: str) -> None:
+    with pytest.raises(methods.NonFiniteLossError, match=rf"^{name}: the loss of \w+ is (nan|-?inf) in epoch \d$"):
+        fit(name, lr=1e30, epochs=2)
 
 
 @pytest.mark.parametrize("name", SMALL)
