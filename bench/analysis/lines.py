@@ -94,6 +94,8 @@ def lines(rows: pd.DataFrame) -> list[Line]:
     if rows.empty:
         return []
     rows = statistics.with_seed(rows).assign(changed=tables.changed_settings(rows))
+    # official files, and folders made of them, are one dataset
+    rows["dataset_title"] = rows.groupby(["dataset", "dataset_fingerprint"])["dataset_title"].transform("first")
     found = []
     for _, group in rows.groupby(statistics.GROUP, sort=False, dropna=False):
         scored = statistics.by_variant(group)

@@ -100,7 +100,7 @@ def _scan(name: str, official: Any, base: Path) -> Listing:
             )
     for file, md5 in files:
         _official_bytes(base / file, md5)
-    return Listing(f"{name} {' '.join(md5 for _, md5 in files)}", lambda: _read(name, official, base))
+    return Listing(f"{name} by class {' '.join(md5 for _, md5 in files)}", lambda: _read(name, official, base))
 
 
 def _official_bytes(path: Path, md5: str) -> bytes:
@@ -112,6 +112,11 @@ def _official_bytes(path: Path, md5: str) -> bytes:
 
 
 def _read(name: str, official: Any, base: Path) -> Content:
+    """All images, class after class, so that they are the same dataset as the folders made of them.
+
+    Within a class of CIFAR-10 they have the order of the files, within one of CIFAR-100 that of their names.
+    """
+
     def unpickled(file: str, md5: str) -> Any:
         return pickle.loads(_official_bytes(base / file, md5), encoding="latin1")
 
@@ -120,7 +125,15 @@ def _read(name: str, official: Any, base: Path) -> Content:
     images, labels = {}, {}
     for split, files in (("train", official.train_list), ("test", official.test_list)):
         parts = [unpickled(file, md5) for file, md5 in files]
-        images[split] = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, SIZE, SIZE)
-        labels[split] = np.concatenate([np.asarray(part[key]) for part in parts])
+
+        def joined(column: str, parts: list[Any] = parts) -> np.ndarray:
+            return np.concatenate([np.asarray(part[column]) for part in parts])
+
+        if name == "cifar10":
+            order = np.argsort(joined(key), kind="stable")
+        else:
+            order = np.lexsort((joined("filenames"), joined("fine_labels")))
+        images[split] = joined("data").reshape(-1, 3, SIZE, SIZE)[order]
+        labels[split] = joined(key)[order]
     classes = meta["coarse_label_names" if name == "cifar20" else official.meta["key"]]
     return Content(tuple(classes), images, labels)

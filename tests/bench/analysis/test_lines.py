@@ -43,6 +43,12 @@ def test_lines_that_differ_are_called_differently(make_rows, column, values, sho
     assert sorted(means.mean().round(6)) == [0.1, 0.9]
 
 
+def test_the_same_images_from_files_and_from_folders_are_compared(make_rows):
+    rows = pd.concat([make_rows(["corel"]), make_rows(["adt"]).assign(dataset_title="digits (folder)")])
+    (group,) = groups(lines(rows))
+    assert [line.name for line in group] == ["corel", "adt"]
+
+
 def test_what_all_lines_share_is_not_said(make_rows):
     found = lines(make_rows(["corel", "adt"], m=(50, 120)))
     assert [line.label for line in found] == ["corel", "corel", "adt", "adt"]

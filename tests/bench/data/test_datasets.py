@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,7 @@ def write_cifar(root: Path, official: type, monkeypatch: pytest.MonkeyPatch, coa
         entries = []
         for file, _ in getattr(official, kind):
             content = {"data": generator.integers(0, 256, (6, 3072), dtype=np.uint8)}
+            content["filenames"] = [f"{name}_s_00000{len(entries)}.png" for name in "fbadec"]
             if coarse:
                 content.update(fine_labels=[0, 1, 2, 0, 1, 2], coarse_labels=[0, 1, 1, 0, 1, 1])
             else:
@@ -75,14 +77,14 @@ def write_cifar(root: Path, official: type, monkeypatch: pytest.MonkeyPatch, coa
 
 
 @pytest.mark.parametrize(
-    ("name", "official", "classes", "labels"),
+    ("name", "official", "classes", "labels", "order"),
     [
-        ("cifar10", "CIFAR10", ("x", "y", "z"), [0, 1, 2, 0, 1, 2]),
-        ("cifar100", "CIFAR100", ("x", "y", "z"), [0, 1, 2, 0, 1, 2]),
-        ("cifar20", "CIFAR100", ("p", "q"), [0, 1, 1, 0, 1, 1]),
+        ("cifar10", "CIFAR10", ("x", "y", "z"), [0, 0, 1, 1, 2, 2], [0, 3, 1, 4, 2, 5]),
+        ("cifar100", "CIFAR100", ("x", "y", "z"), [0, 0, 1, 1, 2, 2], [3, 0, 1, 4, 2, 5]),
+        ("cifar20", "CIFAR100", ("p", "q"), [0, 0, 1, 1, 1, 1], [3, 0, 1, 4, 2, 5]),
     ],
 )
-def test_cifar(tmp_path, monkeypatch, name, official, classes, labels, load):
+def test_cifar(tmp_path, monkeypatch, name, official, classes, labels, order, load):
     kind = getattr(torchvision.datasets, official)
     write_cifar(tmp_path / "data", kind, monkeypatch, official == "CIFAR100")
     dataset = load(name)
@@ -90,7 +92,36 @@ def test_cifar(tmp_path, monkeypatch, name, official, classes, labels, load):
     assert dataset.classes == classes
     assert dataset.test_labels.tolist() == labels
     reference = kind(str(tmp_path / "data"), train=False)
-    np.testing.assert_array_equal(dataset.test_images, reference.data.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(dataset.test_images, reference.data.transpose(0, 3, 1, 2)[order])
+
+
+def folders_of(root: Path, official: type, name: str) -> None:
+    """PNG files of the official images, as the documentation makes them."""
+    key = "labels" if name == "cifar10" else "fine_labels"
+    for split, kind in (("train", "train_list"), ("test", "test_list")):
+        seen = [0, 0, 0]
+        for file, _ in getattr(official, kind):
+            content = pickle.loads((root / official.base_folder / file).read_bytes(), encoding="latin1")
+            for pixels, label, own in zip(content["data"], content[key], content["filenames"], strict=True):
+                path = root / "png" / name / split / "xyz"[label]
+                path.mkdir(parents=True, exist_ok=True)
+                image = Image.fromarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0))
+                image.save(path / (f"{seen[label]:04}.png" if name == "cifar10" else own))
+                seen[label] += 1
+
+
+@pytest.mark.parametrize(("name", "official"), [("cifar10", "CIFAR10"), ("cifar100", "CIFAR100")])
+def test_official_files_and_folders_made_of_them_are_the_same_dataset(tmp_path, monkeypatch, name, official, load):
+    kind, root = getattr(torchvision.datasets, official), tmp_path / "data"
+    write_cifar(root, kind, monkeypatch, official == "CIFAR100")
+    folders_of(root, kind, name)
+    shutil.move(root / kind.base_folder, tmp_path / "official")
+    shutil.move(root / "png" / name, root / name)
+    from_folders = load(name)
+    assert from_folders.title == f"{name} (folder)"
+    shutil.move(tmp_path / "official", root / kind.base_folder)
+    assert load(name).title == name
+    assert load(name).fingerprint == from_folders.fingerprint
 
 
 def test_cifar_file_that_is_not_official_is_never_unpickled(tmp_path, monkeypatch, load):
