@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -58,7 +59,7 @@ class GlobalSettings(NamedTuple):
     products: str | None = "highest"
     tf32: bool | None = False
     #: By the newer one, in the order of :func:`_places`. "none": what the place around has, or by default "ieee".
-    precisions: tuple[str, ...] = ("none",) * 2 + ("ieee",) * 6
+    precisions: tuple[str, ...] = ("none",) * 3 + ("ieee",) * 6
     cudnn_enabled: bool = True
     cudnn_benchmark: bool = False
     cudnn_deterministic: bool = True
@@ -70,12 +71,14 @@ def global_settings() -> GlobalSettings:
     dtype, switches = torch.get_default_dtype(), (cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
     products = _readable(torch.get_float32_matmul_precision)
     tf32 = _readable(lambda: cudnn.allow_tf32)
-    precisions = []
-    for place in places:  # a place shows what it inherits: so those around it are taken away before it is read
-        precisions.append(place.fp32_precision)
-        place.fp32_precision = "none"
-    for place, precision in zip(places, precisions, strict=True):
-        place.fp32_precision = precision
+    precisions: list[str] = []
+    try:
+        for place in places:  # a place shows what it inherits: so those around it are taken away before it is read
+            precisions.append(place.fp32_precision)
+            place.fp32_precision = "none"
+    finally:
+        for place, precision in zip(places, precisions, strict=False):
+            place.fp32_precision = precision
     return GlobalSettings(dtype, products, tf32, tuple(precisions), *switches)
 
 
@@ -85,13 +88,14 @@ def use_global_settings(settings: GlobalSettings) -> None:
     torch.set_default_dtype(settings.dtype)
     if settings.products not in (None, _readable(torch.get_float32_matmul_precision)):
         torch.set_float32_matmul_precision(settings.products)
-    if settings.tf32 is not None:
-        cudnn.allow_tf32 = settings.tf32
+    with torch.backends.__allow_nonbracketed_mutation():  # also after torch.backends.disable_global_flags()
+        cudnn.enabled, cudnn.benchmark = settings.cudnn_enabled, settings.cudnn_benchmark
+        cudnn.deterministic = settings.cudnn_deterministic
+        if settings.tf32 is not None:
+            cudnn.allow_tf32 = settings.tf32
     # after the older interface, which sets some of these too
     for place, precision in zip(_places(), settings.precisions, strict=False):
         place.fp32_precision = precision
-    cudnn.enabled, cudnn.benchmark = settings.cudnn_enabled, settings.cudnn_benchmark
-    cudnn.deterministic = settings.cudnn_deterministic
 
 
 def _readable(read: Callable[[], Any]) -> Any:
@@ -101,15 +105,17 @@ def _readable(read: Callable[[], Any]) -> Any:
         return None
 
 
-def _places() -> tuple[Any, ...]:
+def _places() -> list[Any]:
     """What has an ``fp32_precision``, each before those that inherit it; nothing before PyTorch 2.9."""
-    every: Any = torch.backends
-    if not hasattr(every, "fp32_precision"):
-        return ()
-    cudnn, mkldnn = every.cudnn, every.mkldnn  # mkldnn itself is left out: in 2.15 what is set there is set everywhere
-    return every, cudnn, every.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn
+    # not by their public names: in 2.15 mkldnn.fp32_precision = … sets the widest place, not mkldnn's
+    place = getattr(torch.backends, "_FP32Precision", None)
+    return [] if place is None else [place(*names) for names in _PLACES]
 
 
+_PLACES = [
+    ("generic", "all"), ("cuda", "all"), ("mkldnn", "all"), ("cuda", "matmul"), ("cuda", "conv"), ("cuda", "rnn"),
+    ("mkldnn", "matmul"), ("mkldnn", "conv"), ("mkldnn", "rnn"),
+]  # fmt: skip
 _lock = threading.Lock()
 _blocks = 0
 _found = GlobalSettings()
@@ -121,14 +127,18 @@ def standard_torch() -> Iterator[None]:
 
     Default dtype float32, gradients enabled, no autocast, matrix products and convolutions in full float32 (no TF32),
     deterministic convolutions. User code in the same process may have changed any of these. The default device is not
-    touched, because the mode that sets it slows every call: tensors are created with a device. Blocks of several
-    threads may overlap: the last one to end restores what the first one found.
+    touched, because the mode that sets it slows every call: tensors are created with a device. Blocks may overlap, in
+    one thread or several: the first one sets, and the last one to end restores what the first one found.
     """
     global _blocks, _found
     with _lock:
         if _blocks == 0:
             _found = global_settings()
-        use_global_settings(GlobalSettings())
+            try:
+                use_global_settings(GlobalSettings())
+            except BaseException:
+                use_global_settings(_found)
+                raise
         _blocks += 1
     try:
         with contextlib.ExitStack() as stack:
@@ -153,3 +163,13 @@ def random_state_kept(device: torch.device) -> Iterator[None]:
     gpus = range(torch.cuda.device_count()) if used else ()
     with _random_state_lock, torch.random.fork_rng(devices=gpus):
         yield
+
+
+def _after_fork() -> None:
+    """In a new process no other thread holds the locks."""
+    global _lock, _random_state_lock
+    _lock, _random_state_lock = threading.Lock(), threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

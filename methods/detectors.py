@@ -183,33 +183,33 @@ class DetectorMethod(OneClassMethod):
         Several PyOD detectors take no ``random_state`` and draw from the global generators: these are seeded here
         and put back.
         """
-        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-        try:
-            with (
-                standard_torch(),
-                torch.device("cpu"),  # the default device only: detectors that can use a GPU are given their device
-                random_state_kept(self.device),
-                warnings.catch_warnings(),
-                contextlib.redirect_stdout(io.StringIO()),
-            ):
-                warnings.simplefilter("ignore")
-                random.seed(self.seed)
-                np.random.seed(self.seed % 2**32)  # noqa: NPY002
-                torch.default_generator.manual_seed(self.seed)
-                if torch.cuda.is_initialized():  # else torch.manual_seed would seed GPUs at their first use, later
-                    torch.cuda.manual_seed_all(self.seed)
-                yield
-        except MemoryError:
-            raise
-        except ImportError as error:
-            raise ImportError(
-                f"{self.name} needs a package that is not installed ({one_line(error, kind=False)})"
-            ) from error
-        except Exception as error:
-            raise ValueError(f"{self.name} could not {work}: {one_line(error, kind=False)}") from error
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+        with random_state_kept(self.device):  # threads take turns: Python's and NumPy's states are one for all, too
+            python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+            try:
+                with (
+                    standard_torch(),
+                    torch.device("cpu"),  # the default device only: detectors that can use a GPU are given their device
+                    warnings.catch_warnings(),
+                    contextlib.redirect_stdout(io.StringIO()),
+                ):
+                    warnings.simplefilter("ignore")
+                    random.seed(self.seed)
+                    np.random.seed(self.seed % 2**32)  # noqa: NPY002
+                    torch.default_generator.manual_seed(self.seed)
+                    if torch.cuda.is_initialized():  # else torch.manual_seed would seed GPUs at their first use, later
+                        torch.cuda.manual_seed_all(self.seed)
+                    yield
+            except MemoryError:
+                raise
+            except ImportError as error:
+                raise ImportError(
+                    f"{self.name} needs a package that is not installed ({one_line(error, kind=False)})"
+                ) from error
+            except Exception as error:
+                raise ValueError(f"{self.name} could not {work}: {one_line(error, kind=False)}") from error
+            finally:
+                random.setstate(python_state)
+                np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def detector_method(

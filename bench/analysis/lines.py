@@ -95,7 +95,9 @@ def lines(rows: pd.DataFrame) -> list[Line]:
         return []
     rows = statistics.with_seed(rows).assign(changed=tables.changed_settings(rows))
     # official files, and folders made of them, are one dataset
-    rows["dataset_title"] = rows.groupby(["dataset", "dataset_fingerprint"])["dataset_title"].transform("first")
+    for name in ("dataset", "auxiliary"):
+        title = f"{name}_title"
+        rows[title] = rows.groupby([name, f"{name}_fingerprint"])[title].transform("first")
     found = []
     for _, group in rows.groupby(statistics.GROUP, sort=False, dropna=False):
         scored = statistics.by_variant(group)

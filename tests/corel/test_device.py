@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -59,7 +62,9 @@ NEWER = {
     for name in ("", "cudnn", "cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
     for precision in ("tf32", "ieee", *(["bf16"] if name.startswith("mkldnn") else []))
 }
-CHANGES = OLDER | (NEWER if hasattr(torch.backends, "fp32_precision") else {})
+# its public name sets the widest place, in 2.15
+NEWER["mkldnn bf16"] = lambda: setattr(torch.backends._FP32Precision("mkldnn", "all"), "fp32_precision", "bf16")
+CHANGES = OLDER | (NEWER if hasattr(torch.backends, "_FP32Precision") else {})
 
 
 @pytest.fixture
@@ -106,17 +111,73 @@ def test_blocks_of_threads_that_overlap():
     assert global_settings() == found
 
 
+@pytest.mark.usefixtures("_settings_kept")
+def test_a_block_that_fails_to_begin_changes_nothing(monkeypatch):
+    torch.set_default_dtype(torch.float64)
+    found, use = global_settings(), use_global_settings
+
+    def interrupted(settings: GlobalSettings) -> None:
+        use(settings)
+        if settings == GlobalSettings():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("corel._device.use_global_settings", interrupted)
+        with pytest.raises(KeyboardInterrupt), standard_torch():
+            pass
+    assert global_settings() == found
+    with standard_torch():
+        assert torch.get_default_dtype() == torch.float32
+
+
+HOSTILE = """
+import os, threading
+import torch
+from corel._device import random_state_kept, standard_torch
+
+torch.backends.disable_global_flags()
+with standard_torch():
+    assert torch.backends.cudnn.deterministic
+assert not torch.backends.cudnn.deterministic
+
+held, over = threading.Event(), threading.Event()
+def hold():
+    with random_state_kept(torch.device("cpu")):
+        held.set()
+        over.wait(60)
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait(60)
+child = os.fork()
+if child == 0:
+    with standard_torch(), random_state_kept(torch.device("cpu")):
+        os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+over.set()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_flags_that_may_not_be_set_and_a_fork_while_a_thread_trains():
+    run = subprocess.run([sys.executable, "-c", HOSTILE], capture_output=True, text=True, timeout=120)
+    assert run.stdout == "7\n", run.stderr
+
+
 def test_the_random_state_is_given_back_and_threads_take_turns():
     order: list[str] = []
+    about_to = threading.Event()
 
     def other() -> None:
+        about_to.set()
         with random_state_kept(torch.device("cpu")):
             order.append("other")
 
     state, thread = torch.get_rng_state(), threading.Thread(target=other)
     with random_state_kept(torch.device("cpu")):
         thread.start()
-        thread.join(0.05)
+        assert about_to.wait(60)
+        thread.join(0.2)
         torch.rand(3)
         order.append("first")
     thread.join()

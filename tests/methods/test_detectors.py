@@ -8,6 +8,8 @@ import json
 import random
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -189,6 +191,19 @@ def test_gpus_that_are_not_in_use_are_not_seeded():
     queued = list(torch.cuda._lazy_seed_tracker.get_calls())
     methods.create("sklearn:IsolationForest", seed=5, device="cpu").fit(TRAIN)
     assert list(torch.cuda._lazy_seed_tracker.get_calls()) == queued
+
+
+def test_fits_in_threads_leave_the_random_states():
+    states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    start = threading.Barrier(2, timeout=60)
+
+    def together(seed: int) -> None:
+        start.wait()
+        methods.create("sklearn:IsolationForest", seed=seed, device="cpu").fit(TRAIN)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(together, (5, 6)))
+    assert states == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
 
 
 def test_seeds_beyond_32_bits():

@@ -5,6 +5,7 @@ independence of PyTorch's global settings.
 from __future__ import annotations
 
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -153,8 +154,14 @@ def test_global_settings_of_pytorch_change_nothing(name: str, changes: dict) -> 
 def test_fits_in_threads_are_those_alone() -> None:
     names = ("dsebm", "dagmm")  # both draw from the global generator as they train
     expected = [fit(name).score_samples(TEST) for name in names]
+    start = threading.Barrier(len(names), timeout=60)
+
+    def together(name: str) -> np.ndarray:
+        start.wait()
+        return fit(name).score_samples(TEST)
+
     with ThreadPoolExecutor(len(names)) as pool:
-        found = list(pool.map(lambda name: fit(name).score_samples(TEST), names))
+        found = list(pool.map(together, names))
     np.testing.assert_array_equal(found, expected)
 
 

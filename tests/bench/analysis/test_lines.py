@@ -43,10 +43,16 @@ def test_lines_that_differ_are_called_differently(make_rows, column, values, sho
     assert sorted(means.mean().round(6)) == [0.1, 0.9]
 
 
-def test_the_same_images_from_files_and_from_folders_are_compared(make_rows):
+def test_the_same_images_from_files_and_from_folders_are_one_dataset(make_rows):
     rows = pd.concat([make_rows(["corel"]), make_rows(["adt"]).assign(dataset_title="digits (folder)")])
     (group,) = groups(lines(rows))
     assert [line.name for line in group] == ["corel", "adt"]
+    auxiliary = {"auxiliary": "cifar100", "auxiliary_fingerprint": "a" * 64}
+    rows = pd.concat(
+        make_rows(["corel"], m=(m,)).assign(auxiliary_title=title, **auxiliary)
+        for m, title in ((50, "cifar100"), (120, "cifar100 (folder)"))
+    )
+    assert {line.label for line in lines(rows)} == {"corel"}
 
 
 def test_what_all_lines_share_is_not_said(make_rows):
