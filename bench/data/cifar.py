@@ -121,19 +121,14 @@ def _read(name: str, official: Any, base: Path) -> Content:
         return pickle.loads(_official_bytes(base / file, md5), encoding="latin1")
 
     key = {"cifar10": "labels", "cifar20": "coarse_labels", "cifar100": "fine_labels"}[name]
+    by = ["labels"] if name == "cifar10" else ["filenames", "fine_labels"]
     meta = unpickled(official.meta["filename"], official.meta["md5"])
     images, labels = {}, {}
     for split, files in (("train", official.train_list), ("test", official.test_list)):
         parts = [unpickled(file, md5) for file, md5 in files]
-
-        def joined(column: str, parts: list[Any] = parts) -> np.ndarray:
-            return np.concatenate([np.asarray(part[column]) for part in parts])
-
-        if name == "cifar10":
-            order = np.argsort(joined(key), kind="stable")
-        else:
-            order = np.lexsort((joined("filenames"), joined("fine_labels")))
-        images[split] = joined("data").reshape(-1, 3, SIZE, SIZE)[order]
-        labels[split] = joined(key)[order]
+        columns = {field: np.concatenate([np.asarray(part[field]) for part in parts]) for field in ("data", *by, key)}
+        order = np.lexsort(tuple(columns[field] for field in by))  # stable; by the last column first
+        images[split] = columns["data"].reshape(-1, 3, SIZE, SIZE)[order]
+        labels[split] = columns[key][order]
     classes = meta["coarse_label_names" if name == "cifar20" else official.meta["key"]]
     return Content(tuple(classes), images, labels)
