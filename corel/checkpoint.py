@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -57,8 +58,19 @@ def check_path(name: str, path: str | os.PathLike[str] | None) -> Path | None:
     return Path(path)
 
 
+_resumed_seconds = 0.0
+
+
+def resumed_seconds() -> float:
+    """Seconds that trainings had taken in earlier processes before this one loaded their checkpoints, all together.
+
+    What a training takes is the difference of this before and after it, added to the time that passed.
+    """
+    return _resumed_seconds
+
+
 class Checkpoint:
-    """State after the last finished epoch of one training.
+    """State after the last finished epoch of one training, and how long it has taken until then.
 
     Parameters
     ----------
@@ -81,14 +93,17 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike[str] | None, key: str = "") -> None:
         self.path = check_path("path", path)
         self.key = key
+        self._seconds, self._began = 0.0, time.perf_counter()
 
     def load(self, **parts: Stateful | torch.Generator) -> tuple[int, Any]:
         """Restore ``parts`` in place and return (finished epochs, the ``extra`` given to :meth:`save`).
 
         Returns (0, None), with ``parts`` untouched, if there is no file, if it has another key, or if it cannot be
         read, for instance after a disk error; the training then starts again.
-        The global random states of torch, of the CPU and of GPUs that this process uses, are restored too.
+        The global random states of torch, of the CPU and of GPUs that this process uses, are restored too, and
+        :func:`resumed_seconds` grows.
         """
+        global _resumed_seconds
         if self.path is None:
             return 0, None
         try:
@@ -99,13 +114,16 @@ class Checkpoint:
             return 0, None
         before = copy.deepcopy(_states(parts))
         try:
+            epoch, extra, seconds = int(state["epoch"]), state["extra"], float(state.get("seconds", 0.0))
             _restore(parts, state["parts"])
             torch.set_rng_state(state["rng"])
             if torch.cuda.is_initialized():
                 # the file may come from a machine with another number of GPUs
                 for device, rng in zip(range(torch.cuda.device_count()), state["cuda_rng"], strict=False):
                     torch.cuda.set_rng_state(rng, device)
-            return int(state["epoch"]), state["extra"]
+            self._seconds, self._began = seconds, time.perf_counter()
+            _resumed_seconds += seconds
+            return epoch, extra
         except Exception:  # under the right key, but nothing that save() wrote
             _restore(parts, before)
             return 0, None
@@ -126,6 +144,7 @@ class Checkpoint:
             "key": self.key,
             "epoch": epoch,
             "extra": extra,
+            "seconds": self._seconds + time.perf_counter() - self._began,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
             "parts": _states(parts),

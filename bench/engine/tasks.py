@@ -25,7 +25,7 @@ import methods
 from bench.engine import protocol, provenance
 from bench.engine.cells import Cell, MethodSpec
 from bench.engine.isolation import process_unchanged
-from corel.checkpoint import write_atomically
+from corel.checkpoint import resumed_seconds, write_atomically
 from methods.base import one_line
 
 #: Keys and types of the JSON file that is stored next to a training on auxiliary images.
@@ -190,11 +190,11 @@ def run_task(task: Task) -> Outcome:
             method = _create(task.method, cell.method_seed, conditions)
             # Another run may compute the same cell at the same time: only one of them writes checkpoints.
             method.checkpoint_dir = folder if alone else None
-            started = time.perf_counter()
+            started = _clock()
             method.fit(np.asarray(task.train.open()[chosen]))
-            fitted = time.perf_counter()
+            fitted = _clock()
             variants = _checked_variants(method.score_variants(test), len(labels))
-            scored = time.perf_counter()
+            scored = _clock()
             parameters = _parameters(method)
             aucs = {name: _best_auc(labels == cell.class_index, scores) for name, scores in variants.items()}
             if alone:
@@ -202,6 +202,11 @@ def run_task(task: Task) -> Outcome:
     except (Exception, SystemExit) as error:  # whatever a method raises fails its own cell only
         return Outcome(error=one_line(error))
     return Outcome(aucs, fitted - started, scored - fitted, parameters, **_provenance(conditions))
+
+
+def _clock() -> float:
+    """Seconds, with those of earlier processes whose trainings go on in this one: a difference is of all the work."""
+    return time.perf_counter() + resumed_seconds()
 
 
 def _parameters(method: methods.OneClassMethod) -> int | None:
@@ -258,10 +263,10 @@ def _prepare(preparation: Preparation) -> Prepared:
 def _learn(method: methods.OneClassMethod, images: np.ndarray, path: Path, conditions: Conditions) -> None:
     """Train on auxiliary images, or load an earlier training; of a new one, store time and provenance next to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    before, started = file_identity(path), time.perf_counter()
+    before, started = file_identity(path), _clock()
     method.fit_auxiliary(images, path=path)
     if file_identity(path) != before:
-        took = {"seconds": time.perf_counter() - started, "threads": conditions.threads, **_provenance(conditions)}
+        took = {"seconds": _clock() - started, "threads": conditions.threads, **_provenance(conditions)}
         write_atomically(_beside(path), lambda stream: stream.write(json.dumps(took, sort_keys=True).encode()))
 
 

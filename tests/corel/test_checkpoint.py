@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from corel.checkpoint import Checkpoint, write_atomically
+from corel.checkpoint import Checkpoint, resumed_seconds, write_atomically
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):
@@ -78,6 +78,39 @@ def test_other_key_other_parts_or_damage_mean_no_checkpoint(tmp_path):
     assert Checkpoint(tmp_path / "none.pt").load(module=module) == (0, None)
 
 
+def test_the_time_of_earlier_processes_is_counted_once_resumed(tmp_path, monkeypatch):
+    now, path = 0.0, tmp_path / "c.pt"
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    before, checkpoint = resumed_seconds(), Checkpoint(path)
+    now = 10.0
+    checkpoint.save(1)
+    now = 15.0
+    checkpoint.save(2)
+    now = 20.0  # killed: what came after the last epoch is lost, and done again
+    assert resumed_seconds() == before
+    assert Checkpoint(path, "other").load() == (0, None)
+    assert resumed_seconds() == before
+    resumed = Checkpoint(path)
+    now = 100.0
+    assert resumed.load() == (2, None)
+    assert resumed_seconds() == before + 15
+    now = 103.0
+    resumed.save(3)
+    Checkpoint(path).load()
+    assert resumed_seconds() == before + 15 + 18
+
+
+def test_a_file_without_its_time_is_resumed(tmp_path):
+    """Those of earlier versions have none."""
+    path, before = tmp_path / "c.pt", resumed_seconds()
+    Checkpoint(path).save(1)
+    state = torch.load(path, weights_only=True)
+    del state["seconds"]
+    torch.save(state, path)
+    assert Checkpoint(path).load() == (1, None)
+    assert resumed_seconds() == before
+
+
 def test_no_path_keeps_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkpoint = Checkpoint(None)
@@ -95,12 +128,14 @@ def test_remove(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"parts": {"module": {}}}, {"rng": None}, {"epoch": "x"}, {"parts": None}, {"key": None}]
+    "change",
+    [{"parts": {"module": {}}}, {"rng": None}, {"epoch": "x"}, {"seconds": "x"}, {"parts": None}, {"key": None}],
 )
 def test_a_file_that_something_else_wrote_leaves_everything_untouched(tmp_path, change):
     module = torch.nn.Linear(1, 1)
     Checkpoint(tmp_path / "c.pt", "key").save(1, module=torch.nn.Linear(1, 1))
     state = torch.load(tmp_path / "c.pt", weights_only=True)
+    torch.rand(1)  # another random state than the file's
     weight, random = module.weight.detach().clone(), torch.get_rng_state()
     for content in ({**state, **change}, [state], 3):
         torch.save(content, tmp_path / "c.pt")

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from bench.engine import protocol, tasks
 from bench.engine.cells import Cell, method_spec
+from corel.checkpoint import Checkpoint
 
 METHOD = """
 import numpy as np
@@ -120,6 +121,43 @@ def test_state_of_a_failed_training_stays(task):
     made = task("raise ValueError('no')")
     assert tasks.run_task(made).error == "ValueError: no"
     assert [path.name for path in checkpoints(made).parent.iterdir()] == [made.cell.key]
+
+
+def pretend_that_it_took(path: Path, seconds: float) -> None:
+    torch.save({**torch.load(path, weights_only=True), "seconds": seconds}, path)
+
+
+def test_seconds_of_a_cell_are_those_of_all_its_processes(task):
+    made = task(
+        "from corel.checkpoint import Checkpoint; checkpoint = Checkpoint(self.checkpoint_dir / 'state.pt'); "
+        "epoch, _ = checkpoint.load(); checkpoint.save(epoch + 1); assert epoch, 'killed'"
+    )
+    assert "killed" in tasks.run_task(made).error
+    pretend_that_it_took(checkpoints(made) / "state.pt", 1000.0)
+    outcome = tasks.run_task(made)
+    assert outcome.error == ""
+    assert 1000 < outcome.fit_seconds < 1500
+    assert outcome.score_seconds < 500
+
+
+def test_seconds_of_a_training_on_auxiliary_images_are_those_of_all_its_processes(tmp_path):
+    path = tmp_path / "trained"
+    state = path.with_name("trained.checkpoint")
+
+    class Learner:
+        def fit_auxiliary(self, images, *, path):
+            checkpoint = Checkpoint(state)
+            if checkpoint.load()[0] == 0:
+                checkpoint.save(1)
+                raise KeyboardInterrupt
+            path.touch()
+
+    conditions = tasks.Conditions(tmp_path, "cpu", 1, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        tasks._learn(Learner(), np.zeros(1), path, conditions)
+    pretend_that_it_took(state, 1000.0)
+    tasks._learn(Learner(), np.zeros(1), path, conditions)
+    assert 1000 < tasks._training(path)["seconds"] < 1500
 
 
 def test_cell_that_another_run_is_at_does_not_touch_its_state(task):
