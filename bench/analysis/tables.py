@@ -15,7 +15,7 @@ from bench.analysis import paper, statistics
 from bench.engine.cells import canonical_json, described, flattened
 from corel.checkpoint import write_atomically
 
-_LEFT = {"dataset", "method", "auxiliary"}
+_LEFT = {"dataset", "method", "auxiliary", "device", "computed"}
 
 
 def build(rows: pd.DataFrame) -> pd.DataFrame:
@@ -261,15 +261,45 @@ def origins(finished: pd.DataFrame) -> list[str]:
     return lines
 
 
+def effort(finished: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
+    """On which devices the store's rows were computed, when, and in how many hours, as the text that is printed.
+
+    Parameters
+    ----------
+    finished
+        Cells, whose time is that of fitting and scoring.
+    trained
+        Trainings on auxiliary images.
+    """
+    columns = ["device", "threads", "cells", "trainings", "finished", "seconds"]
+    cells = finished.assign(cells=1, trainings=0, seconds=finished["fit_seconds"] + finished["score_seconds"])
+    both = pd.concat([cells[columns], trained.assign(cells=0, trainings=1)[columns]], ignore_index=True)
+    lines = [
+        {
+            "device": device,
+            "threads": str(threads),
+            "cells": f"{group['cells'].sum():,}",
+            "trainings": f"{group['trainings'].sum():,}",
+            "computed": " to ".join(dict.fromkeys([group["finished"].min()[:10], group["finished"].max()[:10]])),
+            "hours": three_digits(group["seconds"].sum() / 3600),
+        }
+        for (device, threads), group in both.groupby(["device", "threads"], sort=False)
+    ]
+    return pd.DataFrame(lines)
+
+
 def write(folder: Path, rows: pd.DataFrame, trained: pd.DataFrame, commands: Sequence[str]) -> pd.DataFrame:
     """Write ``table1.csv``, ``table1.md`` and ``classes.csv`` of ``rows`` to a folder; returns the first."""
     table = build(rows)
     finished, failed = rows[rows["aucs"].notna()], rows[rows["aucs"].isna() & rows["error"].notna()]
     write_csv(folder / "table1.csv", table)
     write_csv(folder / "classes.csv", by_class(rows))
-    lines = [*notes(table, trained, commands), *origins(finished)]
     errors = [f"Failed: {row.cell}: {row.error}" for row in failed.itertuples()]
-    paragraphs = ["# One-vs-all AUC (Table 1)", to_markdown(for_people(table)), *map(_inert, [*lines, *errors])]
+    paragraphs = ["# One-vs-all AUC (Table 1)", to_markdown(for_people(table))]
+    paragraphs += map(_inert, notes(table, trained, commands))
+    if len(finished):
+        paragraphs.append(to_markdown(effort(finished, trained)))
+    paragraphs += map(_inert, [*origins(finished), *errors])
     write_text(folder / "table1.md", "\n\n".join(paragraphs) + "\n")
     return table
 

@@ -285,6 +285,30 @@ def test_origins_are_told_apart():
     assert tables.origins(finished[:0]) == []
 
 
+def test_effort_is_told_by_device():
+    columns = ["device", "threads", "finished", "fit_seconds", "score_seconds"]
+    finished = pd.DataFrame(
+        [
+            ("cpu (X)", 1, "2026-01-02T23:00:00+00:00", 3600.0, 1800.0),
+            ("cuda (Y)", 1, "2026-01-04T10:00:00+00:00", 36.0, 0.0),
+            ("cpu (X)", 1, "2026-01-01T10:00:00+00:00", 900.0, 900.0),
+            ("cpu (X)", 4, "2026-01-01T10:00:00+00:00", 3600.0, 0.0),
+        ],
+        columns=columns,
+    )
+    trained = pd.DataFrame(
+        [("cpu (X)", 1, "2025-12-31T10:00:00+00:00", 7200.0), ("cuda (Z)", 1, "2026-01-01T10:00:00+00:00", 360.0)],
+        columns=["device", "threads", "finished", "seconds"],
+    )
+    assert tables.effort(finished, trained).to_numpy().tolist() == [
+        ["cpu (X)", "1", "2", "1", "2025-12-31 to 2026-01-02", "4"],
+        ["cuda (Y)", "1", "1", "0", "2026-01-04", "0.01"],
+        ["cpu (X)", "4", "1", "0", "2026-01-01", "1"],
+        ["cuda (Z)", "1", "0", "1", "2026-01-01", "0.1"],
+    ]
+    assert len(tables.effort(finished, trained[:0])) == 3
+
+
 def test_every_column_of_a_group_is_one_of_the_rows():
     frame = statistics.with_seed(rows([cell("adt")], [{"": 0.5}]))
     assert set(statistics.GROUP + statistics.LABELS) <= set(frame.columns)
